@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The switch's side, inside: who owns what.
+ *
+ *   p2p_switch    one; its mutex guards all that is not said to be a data thread's.
+ *   p2p_swport    a port, from create to destroy.  As a *sender* it is one direction of traffic: target, state, channel.
+ *                 As a *receiver* it remembers whose channel ends here.
+ *   sw_region     the port region with both ends of its normal rings.  Replaced as a whole; data threads find it by
+ *                 port->region inside an RCU read-side section.
+ *   sw_chan       a link region with its two ends: from making to wiping.  Shared by the two directions of a pair.
+ *   sw_conn       a connection on the unix socket: a VNF's, or the agent's.
+ *
+ * Files: sw_data.c is the hot path; sw_switch.c the main loop; sw_conn.c the socket; sw_port.c ports and VNFs that come
+ * and go; sw_link.c the state machine of a direction; sw_chan.c the life of a link region; sw_stats.c counters.
+ *
+ * The VNFs can write all of their regions at any time.  Nothing here reads back what it wrote there: every word has its
+ * private copy.
+ */
+#ifndef P2P_SW_H
+#define P2P_SW_H 1
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <p2plink/control.h>
+#include <p2plink/layout.h>
+#include <p2plink/switch.h>
+#include "region.h"
+#include "ring.h"
+#include "util.h"
+
+#define SW_LINE __attribute__((aligned(128)))
+
+/* VNF to switch: polled by one PMD at a time. */
+struct sw_rxq {
+    struct p2p_cons ring;
+    uint32_t gate_epoch;  /* The epoch that the receiver's gate carries. */
+    bool wants_flush;
+    uint64_t bad;         /* Descriptors refused. */
+} SW_LINE;
+
+/* Switch to VNF: fed by any number of threads. */
+struct sw_txq {
+    struct p2p_prod ring;
+    atomic_flag lock;
+} SW_LINE;
+
+struct sw_region {
+    struct p2p_region region;
+    struct p2p_switch_page *sw;
+    struct p2p_vnf_page *vnf;
+    unsigned n_queues;
+    bool rx_ready;               /* The VNF's rings may be taken from. */
+    bool tx_ready;               /* There is a VNF to put packets for. */
+    struct sw_region *gate_to;   /* RCU: where the gates of what this VNF sends are published. */
+    struct sw_rxq rx[P2P_MAX_QUEUES];
+    struct sw_txq tx[P2P_MAX_QUEUES];
+};
+
+/* How far the receiver of a direction is with its channel. */
+enum sw_rx_stage {
+    SW_RX_OFF,       /* It knows nothing of it. */
+    SW_RX_STARTING,  /* Told to serve it; no answer yet. */
+    SW_RX_ON,
+    SW_RX_DRAINING,  /* Told to empty it and let go. */
+    SW_RX_DROPPING,  /* Told to let go. */
+};
+
+struct sw_counts {
+    uint64_t packets, bytes;
+};
+
+struct p2p_swport {
+    struct p2p_switch *sw;
+    struct p2p_swport *next;
+    char name[P2P_NAME_MAX];
+    struct p2p_swport_config cfg;   /* .name is not used. */
+
+    struct sw_region *region;       /* RCU. */
+    _Atomic uint64_t hold_until;    /* CLOCK_MONOTONIC ns; 0: not held. */
+    uint64_t hold_ticket;
+    _Atomic uint64_t holds_expired;
+    uint64_t holds;
+
+    /* The VNF. */
+    struct sw_conn *conn;           /* A process. */
+    bool claimed;                   /* The agent has a VM for this port. */
+    bool used;                      /* Somebody has had this region: the next one gets a fresh one. */
+    bool attached;
+    bool in_guest;
+    bool link_up;
+    uint64_t session;               /* The VNF's, accepted; 0: none. */
+    uint64_t heartbeat, heartbeat_ms;
+    struct sw_conn *waiting;        /* Wants to attach as soon as the former VNF's links are over. */
+    uint32_t waiting_seq;
+    bool said_by_hand;
+
+    /* As a sender. */
+    struct p2p_swport *target;      /* What the switch wants; NULL: nothing. */
+    char why[128];
+    uint64_t ticket;                /* Changes with the target. */
+    enum p2p_link_state state;
+    struct p2p_swport *to;          /* Whom the channel leads to, from PROVISIONING until its end. */
+    struct sw_chan *out;
+    enum sw_rx_stage stage;
+    bool ending;                    /* Stage goes to OFF, whatever happens. */
+    bool confirmed;
+    uint64_t mode;                  /* As last stored. */
+    uint32_t mode_seq;
+    uint64_t deadline_ms;           /* Of the state. */
+    uint64_t stage_deadline_ms;
+    uint64_t linger_until_ms;
+    uint64_t retry_at_ms;
+
+    /* As a receiver. */
+    struct p2p_swport *rx_from;
+    uint64_t rx_word;
+    uint32_t rx_seq;
+    uint64_t polls, polls_changed_ms;
+
+    struct sw_chan *slot[P2P_MAX_LINKS];
+
+    /* Counters, see sw_stats.c. */
+    struct sw_counts base[P2P_MAX_QUEUES];  /* The VNF's words as last taken over. */
+    uint64_t base_ns;
+    struct sw_counts out_sum, in_sum;
+    uint64_t in_dropped;
+    uint64_t refused_base, refused_sum, epochs_base, epochs_sum, bad_sum;
+    char last_error[256];
+};
+
+/* One VNF's end of a link region. */
+enum sw_end_state {
+    SW_END_MAPPING,
+    SW_END_MAPPED,
+    SW_END_UNMAPPING,
+    SW_END_UNPLUGGING,
+    SW_END_GONE,
+};
+
+struct sw_end {
+    struct p2p_swport *port;        /* NULL when the port is gone. */
+    char name[P2P_NAME_MAX];
+    unsigned slot;
+    enum sw_end_state state;
+    uint64_t deadline_ms;
+    bool guest;                     /* Has a device for it (or may have). */
+    bool plug_sent;
+    uint32_t plug_seq;              /* Of the question to the agent that is not answered yet; 0: none. */
+};
+
+struct sw_chan {
+    struct sw_chan *next;
+    uint32_t id;
+    struct p2p_region region;
+    struct sw_end end[2];           /* By side. */
+    bool closing;
+    uint64_t idle_since_ms;         /* 0: in use. */
+    int error;                      /* Why it cannot be used, negative errno. */
+};
+
+struct sw_conn {
+    struct sw_conn *next;
+    int fd;
+    uint32_t role;                  /* 0 before HELLO. */
+    uint32_t pid;
+    struct p2p_swport *port;        /* A VNF's. */
+    bool dead;
+};
+
+struct p2p_switch {
+    struct p2p_switch_config cfg;
+    char *socket_path;
+    pthread_mutex_t mutex;
+    int listen_fd, epoll_fd, wake_fd, lock_fd;
+    struct p2p_logger log;
+    struct p2p_swport *ports;
+    struct sw_chan *chans;
+    struct sw_conn *conns, *agent;
+    uint32_t next_link_id, next_seq;
+    uint64_t heartbeat_ms;
+    bool busy;                      /* Something waits for a VNF's word: look often. */
+};
+
+/* sw_port.c */
+void sw_port_run(struct p2p_swport *port, uint64_t now);
+void sw_port_detach(struct p2p_swport *port, const char *why);
+void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq);
+void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, uint64_t generation);
+void sw_port_unclaim(struct p2p_swport *port);
+struct p2p_swport *sw_port_find(struct p2p_switch *sw, const char *name);
+void sw_port_set_mode(struct p2p_swport *port, uint32_t link_id, bool direct);
+void sw_port_set_rx(struct p2p_swport *port, uint32_t link_id, enum p2p_rx_state state);
+int sw_port_plug_commands(const struct p2p_swport *port, char *text, size_t size);
+void sw_port_poke(struct p2p_swport *port);
+void sw_port_error(struct p2p_swport *port, const char *fmt, ...) P2P_PRINTF(2, 3);
+
+/* sw_link.c */
+void sw_dir_run(struct p2p_swport *from, uint64_t now);
+void sw_dir_sender_gone(struct p2p_swport *from, uint64_t now);
+void sw_dir_abort(struct p2p_swport *from); /* At once, without anybody's answer. */
+
+/* sw_chan.c */
+int sw_chan_get(struct p2p_swport *a, struct p2p_swport *b, struct sw_chan **chanp, struct p2p_error *err);
+void sw_chan_run(struct sw_chan *chan, uint64_t now);
+void sw_chan_reap(struct p2p_switch *sw);
+void sw_chan_answer(struct p2p_switch *sw, const struct p2p_msg *m);
+void sw_chan_vnf_gone(struct p2p_swport *port);
+void sw_chan_port_gone(struct p2p_swport *port);
+void sw_chan_agent_came(struct p2p_swport *port);
+static inline unsigned sw_chan_side(const struct sw_chan *c, const struct p2p_swport *p) { return c->end[1].port == p; }
+static inline bool sw_chan_ready(const struct sw_chan *c)
+{
+    return !c->closing && !c->error && c->end[0].state == SW_END_MAPPED && c->end[1].state == SW_END_MAPPED;
+}
+
+/* sw_stats.c */
+void sw_stats_rebase(struct p2p_swport *port);
+void sw_stats_sync(struct p2p_swport *port);
+uint32_t sw_stats_left(const struct sw_chan *chan, unsigned from_side);
+
+/* sw_conn.c */
+void sw_conn_accept(struct p2p_switch *sw);
+void sw_conn_input(struct p2p_switch *sw, struct sw_conn *conn);
+void sw_conn_drop(struct p2p_switch *sw, struct sw_conn *conn);
+void sw_conn_reap(struct p2p_switch *sw);
+void sw_conn_send_region(struct sw_conn *conn, uint32_t seq, enum p2p_msg_type type, const char *name,
+                         const struct p2p_region *r);
+void sw_conn_send_error(struct sw_conn *conn, uint32_t seq, int error, const char *fmt, ...) P2P_PRINTF(4, 5);
+void sw_conn_send_port(struct sw_conn *conn, const struct p2p_swport *port, int error);
+uint32_t sw_conn_seq(struct p2p_switch *sw);
+
+void sw_changed(struct p2p_switch *sw);
+
+#endif /* sw.h */

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The VNF's hot path: transmit and receive bursts, and the switchover as seen from the two VNFs.
+ *
+ * Runs on the application's data threads, each burst inside an RCU read-side section.  docs/protocol.md names the steps.
+ */
+#include <urcu-bp.h>
+#include "vnf.h"
+
+/*
+ * Transmit.
+ */
+
+/* The direct ring for this burst, or NULL for the normal one.  Begins an epoch if the direct ring was not in use. */
+static inline struct p2p_prod *tx_direct(struct vnf_map *map, struct vnf_txq *t, unsigned queue,
+                                         struct vnf_txq_stats *stats)
+{
+    uint64_t mode = p2p_load_acquire(&map->sw->mode);
+    if (!p2p_mode_direct(mode)) {
+        return NULL;
+    }
+    struct vnf_chan *chan = rcu_dereference(map->tx_chan);
+    if (p2p_unlikely(!chan || chan->link_id != p2p_mode_link(mode) || queue >= chan->n_tx)) {
+        return NULL; /* The control thread is not that far yet, or no longer. */
+    }
+
+    struct p2p_prod *d = &chan->tx[queue];
+    if (p2p_likely(t->using_link == chan->link_id)) {
+        return d;
+    }
+    /* An epoch begins only on an empty ring: what lies in it belongs before what we have sent to the normal ring since,
+     * and the receiver could not tell. */
+    if (!p2p_prod_drained(d)) {
+        return NULL;
+    }
+    uint32_t epoch = t->epoch + 1;
+    epoch += !epoch; /* 0 means never. */
+    uint64_t start = p2p_epoch_word(epoch, t->normal.head);
+    p2p_store_release(&d->ctl->start, start);            /* For the receiver: before any packet of the epoch. */
+    p2p_store_release(&map->vnf->txq[queue].start, start); /* For the switch: before any later normal packet. */
+    t->epoch = epoch;
+    t->using_link = chan->link_id;
+    p2p_store(&map->vnf->txq[queue].epochs, map->vnf->txq[queue].epochs + 1);
+    p2p_store(&stats->epochs, stats->epochs + 1);
+    return d;
+}
+
+unsigned p2p_tx_burst(struct p2p_port *port, unsigned queue, const struct p2p_buf *bufs, unsigned n)
+{
+    struct vnf_txq_stats *stats = &port->txs[queue < P2P_MAX_QUEUES ? queue : 0];
+    uint64_t bytes = 0;
+    unsigned sent = 0;
+
+    rcu_read_lock();
+    struct vnf_map *map = rcu_dereference(port->map);
+    if (p2p_likely(map && queue < map->n_txq)) {
+        struct vnf_txq *t = &map->tx[queue];
+        struct p2p_vnf_txq *words = &map->vnf->txq[queue];
+        struct p2p_prod *d = tx_direct(map, t, queue, stats);
+
+        if (d) {
+            sent = p2p_prod_burst(d, bufs, n, &bytes);
+            p2p_store(&words->direct_packets, words->direct_packets + sent);
+            p2p_store(&words->direct_bytes, words->direct_bytes + bytes);
+            p2p_store(&stats->direct_packets, stats->direct_packets + sent);
+            p2p_store(&stats->direct_bytes, stats->direct_bytes + bytes);
+        } else {
+            t->using_link = 0;
+            sent = p2p_prod_burst(&t->normal, bufs, n, &bytes);
+        }
+        if (p2p_unlikely(sent < n)) {
+            p2p_store(&words->refused, words->refused + (n - sent));
+        }
+    }
+    rcu_read_unlock();
+
+    p2p_store(&stats->packets, stats->packets + sent);
+    p2p_store(&stats->bytes, stats->bytes + bytes);
+    if (p2p_unlikely(sent < n)) {
+        p2p_store(&stats->refused, stats->refused + (n - sent));
+    }
+    return sent;
+}
+
+/*
+ * Receive.
+ */
+
+static void add_seg(struct vnf_rxq *rq, struct p2p_cons *ring, uint32_t upto, bool direct)
+{
+    if (ring->next != upto || !direct) {
+        rq->seg[rq->n_segs++] = (struct vnf_seg) { ring, upto, direct };
+    }
+}
+
+/* Looks at all rings once and decides what to serve, in which order, until the next look.
+ *
+ * The order of the loads is the protocol: the normal ring's head, then for each direct ring its head, then its start,
+ * then its gate.  If a normal packet that the sender sent after its last direct one is seen, so is that direct one; and
+ * a direct packet is seen only with the start of its epoch. */
+static void look(struct vnf_map *map, struct vnf_rxq *rq, struct vnf_chan **chanp, unsigned queue)
+{
+    struct { uint32_t cut, upto; unsigned i; } wait[P2P_MAX_QUEUES];
+    unsigned n_wait = 0;
+
+    rq->n_segs = rq->cur = 0;
+
+    uint32_t n = p2p_cons_head(&rq->normal);
+    struct vnf_chan *chan = rcu_dereference(map->rx_chan);
+    *chanp = chan;
+    rq->chan = chan;
+    rq->chan_link = chan ? chan->link_id : 0;
+    for (unsigned i = queue; chan && i < chan->n_rx; i += map->n_rxq) {
+        struct p2p_cons *d = &chan->rx[i];
+        uint32_t upto = p2p_cons_head(d);
+        uint64_t start = p2p_load_acquire(&d->ctl->start);
+        uint64_t gate = p2p_load_acquire(&map->sw->gate[i]);
+        uint32_t epoch = p2p_word_epoch(start);
+
+        if (!epoch || epoch != p2p_word_epoch(gate)) {
+            continue; /* Shut: what was sent before that epoch may not all be in the normal ring yet. */
+        }
+        if (p2p_unlikely(chan->passed[i] != epoch)) {
+            uint32_t cut = p2p_word_index(gate);
+            if ((int32_t)(cut - rq->normal.next) > 0) {
+                if ((int32_t)(cut - n) > 0) {
+                    continue; /* The gate is newer than our look at the normal ring: as good as shut. */
+                }
+                unsigned j = n_wait++;
+                for (; j && (int32_t)(wait[j - 1].cut - cut) > 0; j--) {
+                    wait[j] = wait[j - 1];
+                }
+                wait[j].cut = cut;
+                wait[j].upto = upto;
+                wait[j].i = i;
+                continue;
+            }
+            chan->passed[i] = epoch; /* Compared once: for ever, it would come back after 2^31 packets. */
+        }
+        add_seg(rq, d, upto, true);
+    }
+    for (unsigned j = 0; j < n_wait; j++) {
+        add_seg(rq, &rq->normal, wait[j].cut, false);
+        add_seg(rq, &chan->rx[wait[j].i], wait[j].upto, true);
+    }
+    add_seg(rq, &rq->normal, n, false);
+}
+
+unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, unsigned n)
+{
+    struct vnf_rxq_stats *stats = &port->rxs[queue < P2P_MAX_QUEUES ? queue : 0];
+    uint64_t normal_bytes = 0, direct_bytes = 0;
+    unsigned direct = 0, got = 0;
+
+    rcu_read_lock();
+    struct vnf_map *map = rcu_dereference(port->map);
+    if (p2p_likely(map && queue < map->n_rxq)) {
+        struct vnf_rxq *rq = &map->rx[queue];
+        struct p2p_vnf_rxq *words = &map->vnf->rxq[queue];
+        struct vnf_chan *chan = rcu_dereference(map->rx_chan);
+
+        p2p_store(&words->polls, words->polls + 1);
+        if (rq->cur == rq->n_segs || chan != rq->chan || (chan && chan->link_id != rq->chan_link)) {
+            look(map, rq, &chan, queue);
+        }
+        while (got < n && rq->cur < rq->n_segs) {
+            struct vnf_seg *s = &rq->seg[rq->cur];
+            if (s->direct) {
+                unsigned k = p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &direct_bytes,
+                                           &stats->bad);
+                got += k;
+                direct += k;
+            } else {
+                got += p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &normal_bytes, &stats->bad);
+            }
+            if (s->ring->next == s->upto) {
+                rq->cur++;
+            }
+        }
+        if (direct) {
+            p2p_store(&words->direct_packets, words->direct_packets + direct);
+            p2p_store(&words->direct_bytes, words->direct_bytes + direct_bytes);
+        }
+        if (got) {
+            p2p_store(&stats->held, 1);
+        }
+    }
+    rcu_read_unlock();
+
+    if (got) {
+        p2p_store(&stats->packets, stats->packets + got);
+        p2p_store(&stats->bytes, stats->bytes + normal_bytes + direct_bytes);
+        p2p_store(&stats->direct_packets, stats->direct_packets + direct);
+        p2p_store(&stats->direct_bytes, stats->direct_bytes + direct_bytes);
+    }
+    return got;
+}
+
+void p2p_rx_release(struct p2p_port *port, unsigned queue)
+{
+    rcu_read_lock();
+    struct vnf_map *map = rcu_dereference(port->map);
+    if (p2p_likely(map && queue < map->n_rxq)) {
+        struct vnf_chan *chan = rcu_dereference(map->rx_chan);
+
+        p2p_cons_release(&map->rx[queue].normal);
+        for (unsigned i = queue; chan && i < chan->n_rx; i += map->n_rxq) {
+            p2p_cons_release(&chan->rx[i]);
+        }
+    }
+    rcu_read_unlock();
+
+    struct vnf_rxq_stats *stats = &port->rxs[queue < P2P_MAX_QUEUES ? queue : 0];
+    if (stats->held) {
+        p2p_store(&stats->held, 0);
+        p2p_store_release(&stats->releases, stats->releases + 1);
+    }
+}
