@@ -8,16 +8,16 @@
  * How it is built:
  *
  *   - A *bucket* is the set of rules of one table with one in_port, or with none.  Which rule decides what becomes of
- *     port A's packets in table t depends on nothing but the first two rules of two buckets, (t, A) and (t, any).  A bucket
- *     is a heap, and a heap is its root: buckets (t, any) lie in an array; of the others, the roots themselves are
- *     chained in a hash table.  So adding a rule takes no memory and cannot fail.
+ *     port A's packets in table t depends on nothing but the first two rules of two buckets, (t, A) and (t, any).  A
+ *     bucket is a heap, and a heap is its root: buckets (t, any) lie in an array; of the others, the roots themselves
+ *     are chained in a hash table.  So adding a rule takes no memory and cannot fail.
  *
  *   - A watched port remembers its last way: which tables (a *visit* each), which groups (a *use* each).  A change that
  *     could alter the way puts the port on the list of dirty ones, and p2p_detector_commit() follows their way anew:
  *
  *       change at the top of (t, A):    port A, if it visits t, and unless (t, any) holds something of higher priority;
- *       change at the top of (t, any):  all ports that visit t, but for those whose own bucket (t, A) holds something of
- *                                       higher priority.  Each table keeps its visits in a heap, that of lowest own
+ *       change at the top of (t, any):  all ports that visit t, but for those whose own bucket (t, A) holds something
+ *                                       of higher priority.  Each table keeps its visits in a heap, that of lowest own
  *                                       priority first, so the others are not even looked at;
  *       change of a group:              all ports that use it, by a hash table.
  *
@@ -253,7 +253,7 @@ static bool end_way(struct way *way, enum p2p_det_reason reason, uint8_t table, 
     return false;
 }
 
-/* Returns the one rule of 'table' that all packets of the port meet; if there is none, ends the way and returns NULL. */
+/* Returns the one rule of 'table' that all the port's packets meet, or ends the way and returns NULL. */
 static const struct p2p_det_rule *decide(struct p2p_detector *d, struct way *way, uint8_t table)
 {
     const struct p2p_det_node *own = root_of(*find_bucket(d, table, way->port));
@@ -307,8 +307,8 @@ static bool output(const struct p2p_detector *d, struct way *way, const struct p
         }
         port = g->port;
     }
-    /* A switch drops this one, so that another output could still be the only one.  Who writes such rules may have meant
-     * something else. */
+    /* A switch drops this one, so that another output could still be the only one.  Whoever writes such rules may have
+     * meant something else. */
     if (port == way->port) {
         return end_way(way, P2P_DET_SELF, rule->table, rule);
     }
@@ -373,7 +373,8 @@ static void follow(struct p2p_detector *d, struct way *way)
         table = next;
     }
 
-    /* The action set: with a group in it, the output is ignored (OpenFlow 1.1, 4.7; in OVS, whichever was written first). */
+    /* The action set: with a group in it the output is ignored (OpenFlow 1.3, 5.10), also, in OVS, if it was written
+     * later. */
     if (set_group.rule) {
         if (!output(d, way, set_group.rule, P2P_DET_OUT_GROUP, set_group.id)) {
             return;
@@ -435,8 +436,8 @@ static bool make_room(struct p2p_detector *d, struct watch *w, unsigned n)
     return true;
 }
 
-/* Makes the visits and uses of 'w' those of 'way'.  What has not changed is left in place.  Returns false if there is no
- * memory. */
+/* Makes the visits and uses of 'w' those of 'way'.  What has not changed is left in place.  Returns false if there is
+ * no memory. */
 static bool remember(struct p2p_detector *d, struct watch *w, const struct way *way)
 {
     for (unsigned i = 0; i < MAX_USES; i++) {

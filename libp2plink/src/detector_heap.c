@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "detector_heap.h"
 
-/* 'rank' is the number of nodes on the right spine.  A left child's is never below its sibling's, so a heap of rank r has
- * at least 2^r - 1 nodes, and 8 bits are plenty. */
+/* 'rank' is the number of nodes on the right spine.  A left child's is never below its sibling's, so a heap of rank r
+ * has at least 2^r - 1 nodes, and 8 bits are plenty. */
 static unsigned rank_of(const struct p2p_det_node *n)
 {
     return n ? n->rank : 0;

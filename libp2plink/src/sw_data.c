@@ -5,7 +5,7 @@
  * Runs on the switch's data threads, inside RCU read-side sections.  docs/protocol.md names the steps.
  */
 #include <sched.h>
-#include <urcu-bp.h>
+#include "rcu.h"
 #include "sw.h"
 
 static inline bool held(struct p2p_swport *port)
@@ -45,7 +45,7 @@ static inline uint32_t rx_limit(struct sw_region *r, struct sw_rxq *q, unsigned 
         q->wants_flush = true;
         return q->ring.next;
     }
-    struct sw_region *to = rcu_dereference(r->gate_to);
+    struct sw_region *to = p2p_rcu_get(r->gate_to);
     if (to) {
         /* Our packets went into that ring before we came here; others' may be in it too, which does no harm. */
         uint32_t b_cut = p2p_load_acquire(&to->tx[queue % to->n_queues].ring.head);
@@ -57,8 +57,8 @@ static inline uint32_t rx_limit(struct sw_region *r, struct sw_rxq *q, unsigned 
 
 unsigned p2p_swport_rx_begin(struct p2p_swport *port, unsigned queue, struct p2p_pkt *pkts, unsigned n, bool flushed)
 {
-    rcu_read_lock();
-    struct sw_region *r = rcu_dereference(port->region);
+    p2p_rcu_lock();
+    struct sw_region *r = p2p_rcu_get(port->region);
     if (p2p_unlikely(!r || queue >= r->n_queues || !p2p_load_acquire(&r->rx_ready))) {
         return 0;
     }
@@ -79,23 +79,23 @@ unsigned p2p_swport_rx_begin(struct p2p_swport *port, unsigned queue, struct p2p
 
 void p2p_swport_rx_end(struct p2p_swport *port, unsigned queue)
 {
-    struct sw_region *r = rcu_dereference(port->region);
+    struct sw_region *r = p2p_rcu_get(port->region);
     if (p2p_likely(r && queue < r->n_queues && p2p_load(&r->rx_ready))) {
         p2p_cons_release(&r->rx[queue].ring);
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
 }
 
 bool p2p_swport_rx_wants_flush(const struct p2p_swport *port, unsigned queue)
 {
     bool wants = false;
 
-    rcu_read_lock();
-    const struct sw_region *r = rcu_dereference(port->region);
+    p2p_rcu_lock();
+    const struct sw_region *r = p2p_rcu_get(port->region);
     if (p2p_likely(r && queue < r->n_queues)) {
         wants = r->rx[queue].wants_flush;
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
     return wants;
 }
 
@@ -117,8 +117,8 @@ unsigned p2p_swport_tx_burst(struct p2p_swport *port, unsigned queue, const stru
 {
     unsigned sent = 0;
 
-    rcu_read_lock();
-    struct sw_region *r = rcu_dereference(port->region);
+    p2p_rcu_lock();
+    struct sw_region *r = p2p_rcu_get(port->region);
     if (p2p_likely(r && p2p_load_acquire(&r->tx_ready))) {
         struct sw_txq *q = &r->tx[queue % r->n_queues];
         uint64_t bytes = 0;
@@ -127,6 +127,6 @@ unsigned p2p_swport_tx_burst(struct p2p_swport *port, unsigned queue, const stru
         sent = p2p_prod_burst(&q->ring, bufs, n, &bytes);
         atomic_flag_clear_explicit(&q->lock, memory_order_release);
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
     return sent;
 }

@@ -16,7 +16,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <urcu-bp.h>
+#include "rcu.h"
 #include "sw.h"
 
 const char *p2p_link_state_name(enum p2p_link_state state)
@@ -59,7 +59,7 @@ static void open_rx(struct p2p_swport *from)
         p2p_store(&r->sw->gate[q], 0);
     }
     sw_port_set_rx(to, from->out->id, P2P_RX_ACTIVE);
-    rcu_assign_pointer(from->region->gate_to, r);
+    p2p_rcu_set(from->region->gate_to, r);
     from->stage = SW_RX_STARTING;
 }
 
@@ -69,8 +69,8 @@ static void close_rx(struct p2p_swport *from)
     struct p2p_swport *to = from->to;
 
     if (from->region && from->region->gate_to) {
-        rcu_assign_pointer(from->region->gate_to, NULL);
-        synchronize_rcu(); /* No PMD publishes a gate of ours after this. */
+        p2p_rcu_set(from->region->gate_to, NULL);
+        p2p_rcu_wait(); /* No PMD publishes a gate of ours after this. */
     }
     if (to && to->rx_from == from) {
         to->rx_from = NULL;

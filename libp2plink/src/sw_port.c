@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <urcu-bp.h>
 #include "sock.h"
+#include "rcu.h"
 #include "sw.h"
 
 struct p2p_swport *sw_port_find(struct p2p_switch *sw, const char *name)
@@ -112,7 +112,7 @@ static void put_region(struct p2p_swport *port, struct sw_region *r)
 {
     struct sw_region *old = port->region;
 
-    rcu_assign_pointer(port->region, r);
+    p2p_rcu_set(port->region, r);
     port->used = false;
     port->session = 0;
     port->mode = port->rx_word = 0;
@@ -120,7 +120,7 @@ static void put_region(struct p2p_swport *port, struct sw_region *r)
         p2p_store(&r->sw->link_up, port->link_up);
     }
     if (old) {
-        synchronize_rcu();
+        p2p_rcu_wait();
         for (unsigned q = 0; q < old->n_queues; q++) {
             port->bad_sum += old->rx[q].bad;
         }
@@ -150,7 +150,7 @@ static void accept_vnf(struct p2p_swport *port, uint64_t session, uint64_t now)
 
     p2p_store(&r->rx_ready, false);
     p2p_store(&r->tx_ready, false);
-    synchronize_rcu(); /* No PMD is in these rings any more. */
+    p2p_rcu_wait(); /* No PMD is in these rings any more. */
 
     uint32_t index = port->sw->cfg.first_index;
     for (unsigned q = 0; q < r->n_queues; q++) {

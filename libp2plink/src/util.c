@@ -94,3 +94,7 @@ void p2p_copy_name(char *dst, size_t size, const char *src)
     memcpy(dst, src, len);
     memset(dst + len, 0, size - len);
 }
+
+#ifdef __SANITIZE_THREAD__
+char p2p_rcu_tsan_tag; /* See rcu.h. */
+#endif

@@ -7,7 +7,7 @@
  *   vnf_chan      a mapped link region.
  *
  * Data threads find the map by port->map, and the channels by map->tx_chan and map->rx_chan, inside an RCU read-side
- * section; the control thread, which alone makes and ends these objects, publishes them with rcu_assign_pointer() and
+ * section; the control thread, which alone makes and ends these objects, publishes them with p2p_rcu_set() and
  * frees them after a grace period.  It never waits for an application that does not call: packets that were handed out
  * in place keep the *addresses* of a region reserved (struct vnf_grave), not the region.
  *

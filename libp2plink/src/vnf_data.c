@@ -4,7 +4,7 @@
  *
  * Runs on the application's data threads, each burst inside an RCU read-side section.  docs/protocol.md names the steps.
  */
-#include <urcu-bp.h>
+#include "rcu.h"
 #include "vnf.h"
 
 /*
@@ -19,7 +19,7 @@ static inline struct p2p_prod *tx_direct(struct vnf_map *map, struct vnf_txq *t,
     if (!p2p_mode_direct(mode)) {
         return NULL;
     }
-    struct vnf_chan *chan = rcu_dereference(map->tx_chan);
+    struct vnf_chan *chan = p2p_rcu_get(map->tx_chan);
     if (p2p_unlikely(!chan || chan->link_id != p2p_mode_link(mode) || queue >= chan->n_tx)) {
         return NULL; /* The control thread is not that far yet, or no longer. */
     }
@@ -51,8 +51,8 @@ unsigned p2p_tx_burst(struct p2p_port *port, unsigned queue, const struct p2p_bu
     uint64_t bytes = 0;
     unsigned sent = 0;
 
-    rcu_read_lock();
-    struct vnf_map *map = rcu_dereference(port->map);
+    p2p_rcu_lock();
+    struct vnf_map *map = p2p_rcu_get(port->map);
     if (p2p_likely(map && queue < map->n_txq)) {
         struct vnf_txq *t = &map->tx[queue];
         struct p2p_vnf_txq *words = &map->vnf->txq[queue];
@@ -72,7 +72,7 @@ unsigned p2p_tx_burst(struct p2p_port *port, unsigned queue, const struct p2p_bu
             p2p_store(&words->refused, words->refused + (n - sent));
         }
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
 
     p2p_store(&stats->packets, stats->packets + sent);
     p2p_store(&stats->bytes, stats->bytes + bytes);
@@ -106,7 +106,7 @@ static void look(struct vnf_map *map, struct vnf_rxq *rq, struct vnf_chan **chan
     rq->n_segs = rq->cur = 0;
 
     uint32_t n = p2p_cons_head(&rq->normal);
-    struct vnf_chan *chan = rcu_dereference(map->rx_chan);
+    struct vnf_chan *chan = p2p_rcu_get(map->rx_chan);
     *chanp = chan;
     rq->chan = chan;
     rq->chan_link = chan ? chan->link_id : 0;
@@ -152,12 +152,12 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
     uint64_t normal_bytes = 0, direct_bytes = 0;
     unsigned direct = 0, got = 0;
 
-    rcu_read_lock();
-    struct vnf_map *map = rcu_dereference(port->map);
+    p2p_rcu_lock();
+    struct vnf_map *map = p2p_rcu_get(port->map);
     if (p2p_likely(map && queue < map->n_rxq)) {
         struct vnf_rxq *rq = &map->rx[queue];
         struct p2p_vnf_rxq *words = &map->vnf->rxq[queue];
-        struct vnf_chan *chan = rcu_dereference(map->rx_chan);
+        struct vnf_chan *chan = p2p_rcu_get(map->rx_chan);
 
         p2p_store(&words->polls, words->polls + 1);
         if (rq->cur == rq->n_segs || chan != rq->chan || (chan && chan->link_id != rq->chan_link)) {
@@ -185,7 +185,7 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
             p2p_store(&stats->held, 1);
         }
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
 
     if (got) {
         p2p_store(&stats->packets, stats->packets + got);
@@ -198,17 +198,17 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
 
 void p2p_rx_release(struct p2p_port *port, unsigned queue)
 {
-    rcu_read_lock();
-    struct vnf_map *map = rcu_dereference(port->map);
+    p2p_rcu_lock();
+    struct vnf_map *map = p2p_rcu_get(port->map);
     if (p2p_likely(map && queue < map->n_rxq)) {
-        struct vnf_chan *chan = rcu_dereference(map->rx_chan);
+        struct vnf_chan *chan = p2p_rcu_get(map->rx_chan);
 
         p2p_cons_release(&map->rx[queue].normal);
         for (unsigned i = queue; chan && i < chan->n_rx; i += map->n_rxq) {
             p2p_cons_release(&chan->rx[i]);
         }
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
 
     struct vnf_rxq_stats *stats = &port->rxs[queue < P2P_MAX_QUEUES ? queue : 0];
     if (stats->held) {

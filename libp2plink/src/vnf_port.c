@@ -9,7 +9,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-#include <urcu-bp.h>
+#include "rcu.h"
 #include "vnf.h"
 
 #define ACCEPT_MS 2000      /* The switch's time to accept us. */
@@ -97,8 +97,8 @@ void vnf_map_retire(struct p2p_port *port)
     if (!map) {
         return;
     }
-    rcu_assign_pointer(port->map, NULL);
-    synchronize_rcu();
+    p2p_rcu_set(port->map, NULL);
+    p2p_rcu_wait();
     for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
         if (map->chan[k]) {
             vnf_chan_free(port, map->chan[k], port->pci);
@@ -182,7 +182,7 @@ int vnf_map_publish(struct p2p_port *port, struct p2p_region *region, struct p2p
 
     vnf_map_retire(port);
     fill_info(port, map);
-    rcu_assign_pointer(port->map, map);
+    p2p_rcu_set(port->map, map);
     return 0;
 }
 
@@ -314,8 +314,8 @@ void p2p_port_get_info(const struct p2p_port *port_, struct p2p_port_info *info)
     *info = port->info;
     pthread_mutex_unlock(&port->info_mutex);
 
-    rcu_read_lock();
-    const struct vnf_map *map = rcu_dereference(port->map);
+    p2p_rcu_lock();
+    const struct vnf_map *map = p2p_rcu_get(port->map);
     if (map) {
         uint64_t mode = p2p_load_acquire(&map->sw->mode);
         uint64_t rx_link = p2p_load_acquire(&map->sw->rx_link);
@@ -326,7 +326,7 @@ void p2p_port_get_info(const struct p2p_port *port_, struct p2p_port_info *info)
         info->rx_direct = p2p_rx_link_state(rx_link) == P2P_RX_ACTIVE;
         info->rx_link_id = p2p_rx_link_id(rx_link);
     }
-    rcu_read_unlock();
+    p2p_rcu_unlock();
 }
 
 void p2p_port_get_stats(const struct p2p_port *port, struct p2p_port_stats *stats)

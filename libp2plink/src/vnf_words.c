@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <urcu-bp.h>
+#include "rcu.h"
 #include "vnf.h"
 
 static struct vnf_chan *find_chan(struct vnf_map *map, uint32_t link_id)
@@ -84,15 +84,15 @@ static void hide_chan(struct vnf_map *map, struct vnf_chan *c)
     bool hidden = false;
 
     if (map->tx_chan && (!c || map->tx_chan == c)) {
-        rcu_assign_pointer(map->tx_chan, NULL);
+        p2p_rcu_set(map->tx_chan, NULL);
         hidden = true;
     }
     if (map->rx_chan && (!c || map->rx_chan == c)) {
-        rcu_assign_pointer(map->rx_chan, NULL);
+        p2p_rcu_set(map->rx_chan, NULL);
         hidden = true;
     }
     if (hidden) {
-        synchronize_rcu();
+        p2p_rcu_wait();
     }
 }
 
@@ -168,10 +168,10 @@ static void run_mode(struct vnf_map *map, bool *answered)
     }
     struct vnf_chan *c = find_chan(map, p2p_mode_link(mode));
     if (c != map->tx_chan) {
-        rcu_assign_pointer(map->tx_chan, c);
+        p2p_rcu_set(map->tx_chan, c);
     }
     /* From here on no data thread is in a burst that began before this mode was there to be read. */
-    synchronize_rcu();
+    p2p_rcu_wait();
     map->mode_done = mode;
     p2p_store_release(&map->vnf->mode_ack, mode);
     *answered = true;
@@ -190,7 +190,7 @@ static bool run_rx_link(struct vnf_map *map, bool *answered)
             return true;
         }
         if (c != map->rx_chan) {
-            rcu_assign_pointer(map->rx_chan, c);
+            p2p_rcu_set(map->rx_chan, c);
         }
         break;
     }
@@ -203,8 +203,8 @@ static bool run_rx_link(struct vnf_map *map, bool *answered)
     case P2P_RX_NONE:
     default:
         if (map->rx_chan) {
-            rcu_assign_pointer(map->rx_chan, NULL);
-            synchronize_rcu();
+            p2p_rcu_set(map->rx_chan, NULL);
+            p2p_rcu_wait();
         }
         break;
     }

@@ -300,8 +300,8 @@ static void rules_of_one_priority_that_overlap_decide_nothing(void **state)
     commit();
     expect_link(A, B);
 
-    /* Partly, or in another bucket, or both: which of the two applies is not defined.  The one that matches all is shown,
-     * since it is what makes the overlap certain. */
+    /* Partly, or in another bucket, or both: which of the two applies is not defined.  The one that matches all is
+     * shown, since it is what makes the overlap certain. */
     struct p2p_det_rule *twin = add(partial(rule(0, 100, A)));
     commit();
     expect_no(A, P2P_DET_OVERLAP, r);
@@ -1060,8 +1060,8 @@ static void a_heap_stays_a_leftist_heap(void **state)
     }
 }
 
-/* Rules that come in ascending order make a heap as deep as it is large.  To take away the deepest one is no more work for
- * that; if it were, this would take minutes. */
+/* Rules that come in ascending order make a heap as deep as it is large.  To take away the deepest one is no more work
+ * for that; if it were, this would take minutes. */
 static void a_deep_heap_is_no_burden(void **state)
 {
     enum { N = 400000 };

@@ -28,7 +28,7 @@ struct testbed {
     struct p2p_switch_config cfg;
     char dir[64], socket[96];
     struct testbed_port port[TESTBED_PORTS];
-    int n_ports;
+    atomic_int n_ports;
     unsigned flush_every;               /* Output batches are flushed each so many polls; 1: always. */
     atomic_bool auto_confirm;
     atomic_uint lose_one;               /* The switch loses so many packets: does the test notice? */

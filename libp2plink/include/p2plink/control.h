@@ -42,7 +42,9 @@ enum p2p_msg_type {
     /* Agent to vswitchd. */
     P2P_MSG_CLAIM = 8,    /* A VM is there for port 'name'.  'generation' != 0: it already has the port region of that
                            * generation plugged.  Answer: REGION, with the port region to plug (the same generation: nothing to
-                           * plug), or ERROR: -ENOENT, -EBUSY (a process has the port). */
+                           * plug), or ERROR: -ENOENT, -EBUSY (a process has the port).  After REGION: PLUG for each link
+                           * region that the VM has or should have for this port (answered at once where it is
+                           * plugged), then OK with the CLAIM's 'seq': link regions not named by then can go. */
     P2P_MSG_RELEASE = 9,  /* That VM is gone, or its port region has been unplugged.  Answer: OK. */
 
     /* vswitchd to agent; answers carry the same 'seq'. */

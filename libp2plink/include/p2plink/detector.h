@@ -2,16 +2,16 @@
 /*
  * The detector: which ports' traffic all goes to one other port, going by the flow tables.
  *
- * Fed rule by rule with what is committed, it keeps for each watched port A the answer to one question: is there a port B
- * such that every packet that enters by A leaves by B, unchanged, and nothing else happens to it?  It never says yes
+ * Fed rule by rule with what is committed, it keeps for each watched port A the answer to one question: is there a port
+ * B such that every packet that enters by A leaves by B, unchanged, and nothing else happens to it?  It never says yes
  * wrongly.  Where it says no although yes would be right is listed in docs/detector.md.
  *
  * It knows nothing of OpenFlow's encodings: the caller (ofproto, through ovs-patch/) reduces a rule to what is below.
  *
- * Cost: a change costs O(log n) in the rules of its table that name the same in_port (or none), in the worst case, however
- * their priorities lie; plus, if it is a change at the top, O(log w) for each of the watched ports whose answer can change
- * by it, and their way through the tables at the next commit.  Memory: the caller's `struct p2p_det_rule`, embedded in
- * its rule, and a hash table of 1 to 8 pointers for each table and in_port that has rules.
+ * Cost: a change costs O(log n) in the rules of its table that name the same in_port (or none), in the worst case,
+ * however their priorities lie; plus, if it is a change at the top, O(log w) for each of the watched ports whose answer
+ * can change by it, and their way through the tables at the next commit.  Memory: the caller's `struct p2p_det_rule`,
+ * embedded in its rule, and a hash table of 1 to 8 pointers for each table and in_port that has rules.
  *
  * Threads: none; the caller serialises calls (in OVS, ofproto_mutex does).
  */
@@ -98,8 +98,9 @@ struct p2p_det_answer {
     enum p2p_det_reason reason;
     uint32_t out_port;                /* With P2P_DET_LINKED, else P2P_DET_ANY. */
     uint8_t table;                    /* Where it was decided. */
-    const struct p2p_det_rule *rule;  /* The deciding rule (with P2P_DET_LINKED, the one that outputs), or NULL: no rule, */
-                                      /* or something on the port's way has changed since.  Valid until the next change. */
+    /* The deciding rule (with P2P_DET_LINKED, the one that outputs).  Valid until the next change.  NULL: there is none,
+     * or something on the port's way has changed since. */
+    const struct p2p_det_rule *rule;
 };
 
 P2P_EXPORT struct p2p_detector *p2p_detector_create(void); /* NULL: out of memory. */
@@ -122,9 +123,9 @@ P2P_EXPORT void p2p_detector_group_remove(struct p2p_detector *d, uint32_t group
 P2P_EXPORT int p2p_detector_watch(struct p2p_detector *d, uint32_t port);
 P2P_EXPORT void p2p_detector_unwatch(struct p2p_detector *d, uint32_t port);
 
-/* Brings all answers up to date, then calls 'cb' (unless it is NULL) for each watched port whose output has changed since
- * the last commit (linked or not, or linked elsewhere).  'cb' must not change the detector; it may ask for answers.
- * Never fails. */
+/* Brings all answers up to date, then calls 'cb' (unless it is NULL) for each watched port whose output has changed
+ * since the last commit (linked or not, or linked elsewhere).  'cb' must not change the detector; it may ask for
+ * answers.  Never fails. */
 typedef void p2p_det_changed_func(void *aux, uint32_t port, const struct p2p_det_answer *answer);
 P2P_EXPORT void p2p_detector_commit(struct p2p_detector *d, p2p_det_changed_func *cb, void *aux);
 
