@@ -35,6 +35,7 @@ struct sw_rxq {
     struct p2p_cons ring;
     uint32_t gate_epoch;  /* The epoch that the receiver's gate carries. */
     bool wants_flush;
+    uint64_t hold_seen;   /* Ticket of the last hold that the queue's PMD has come upon. */
     uint64_t bad;         /* Descriptors refused. */
 } SW_LINE;
 
@@ -77,7 +78,7 @@ struct p2p_swport {
 
     struct sw_region *region;       /* RCU. */
     _Atomic uint64_t hold_until;    /* CLOCK_MONOTONIC ns; 0: not held. */
-    uint64_t hold_ticket;
+    _Atomic uint64_t hold_ticket;
     _Atomic uint64_t holds_expired;
     uint64_t holds;
 

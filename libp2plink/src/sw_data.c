@@ -8,7 +8,7 @@
 #include "rcu.h"
 #include "sw.h"
 
-static inline bool held(struct p2p_swport *port)
+static inline bool held(struct p2p_swport *port, struct sw_rxq *q)
 {
     uint64_t until = atomic_load_explicit(&port->hold_until, memory_order_acquire);
 
@@ -16,6 +16,8 @@ static inline bool held(struct p2p_swport *port)
         return false;
     }
     if (p2p_now_ns() < until) {
+        /* What this thread took before the hold, it has done with by now. */
+        p2p_store_release(&q->hold_seen, atomic_load_explicit(&port->hold_ticket, memory_order_relaxed));
         return true;
     }
     if (atomic_compare_exchange_strong(&port->hold_until, &until, 0)) {
@@ -66,7 +68,7 @@ unsigned p2p_swport_rx_begin(struct p2p_swport *port, unsigned queue, struct p2p
     uint32_t head = p2p_cons_head(&q->ring);
 
     /* Asked after 'head' was read: who sees mode NORMAL and sends, is seen here after the hold was set. */
-    if (p2p_unlikely(held(port))) {
+    if (p2p_unlikely(held(port, q))) {
         return 0;
     }
     uint32_t limit = rx_limit(r, q, queue, head, flushed);

@@ -109,7 +109,7 @@ static void settle(struct p2p_swport *from, uint64_t now)
 static void begin_revert(struct p2p_swport *from, bool hold)
 {
     if (hold && from->sw->cfg.hold_max_ms) {
-        from->hold_ticket++;
+        atomic_fetch_add(&from->hold_ticket, 1);
         from->holds++;
         atomic_store(&from->hold_until, p2p_now_ns() + (uint64_t)from->sw->cfg.hold_max_ms * 1000000u);
     }
@@ -378,7 +378,10 @@ bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket)
 {
     pthread_mutex_lock(&from->sw->mutex);
     bool is = atomic_load(&from->hold_until) != 0;
-    *ticket = from->hold_ticket;
+    *ticket = atomic_load(&from->hold_ticket);
+    for (unsigned q = 0; is && q < from->region->n_queues; q++) {
+        is = p2p_load_acquire(&from->region->rx[q].hold_seen) == *ticket;
+    }
     pthread_mutex_unlock(&from->sw->mutex);
     return is;
 }
@@ -386,7 +389,7 @@ bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket)
 void p2p_swport_unhold(struct p2p_swport *from, uint64_t ticket)
 {
     pthread_mutex_lock(&from->sw->mutex);
-    if (from->hold_ticket == ticket) {
+    if (atomic_load(&from->hold_ticket) == ticket) {
         atomic_store(&from->hold_until, 0);
     }
     pthread_mutex_unlock(&from->sw->mutex);

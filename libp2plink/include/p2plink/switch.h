@@ -88,8 +88,8 @@ P2P_EXPORT int p2p_swport_create(struct p2p_switch *sw, const struct p2p_swport_
 /* Ends the port's links, tells its VNF, frees its region after a grace period.  No data-path call on 'port' may be
  * running or follow.  Any thread; does not wait for VNFs. */
 P2P_EXPORT void p2p_swport_destroy(struct p2p_swport *port);
-/* Changes queues, MTU, address, NUMA node.  If queues, MTU or node change, the VNF gets a new region (and its links end
- * first).  No data-path call on 'port' may be running.  Any thread. */
+/* Changes queues, MTU, address, NUMA node.  If any of them differs from before, the VNF gets a new region (and its links
+ * end first).  No data-path call on 'port' may be running.  Any thread. */
 P2P_EXPORT int p2p_swport_reconfigure(struct p2p_swport *port, const struct p2p_swport_config *cfg,
                                       struct p2p_error *err);
 /* Tells the VNF whether the port is up in the switch. */
@@ -134,8 +134,9 @@ P2P_EXPORT void p2p_swport_set_target(struct p2p_swport *from, struct p2p_swport
 P2P_EXPORT bool p2p_swport_wants_confirm(struct p2p_swport *from, struct p2p_swport **to, uint64_t *ticket);
 P2P_EXPORT bool p2p_swport_confirm(struct p2p_swport *from, uint64_t ticket, bool ok, const char *why);
 
-/* If 'from' is held, returns true and stores the ticket of its newest hold.  p2p_swport_unhold() ends holds up to
- * 'ticket'.  Any thread. */
+/* If 'from' is held, and each of its queues has been polled since, returns true and stores the ticket of the hold: what
+ * was taken from the queues before the hold has been processed, upcalls and all, and a revalidation that begins now leaves
+ * nothing of the old tables behind.  p2p_swport_unhold() ends that hold, unless a newer one has begun.  Any thread. */
 P2P_EXPORT bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket);
 P2P_EXPORT void p2p_swport_unhold(struct p2p_swport *from, uint64_t ticket);
 
