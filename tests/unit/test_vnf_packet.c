@@ -242,7 +242,8 @@ static void test_sizes(void **state)
 
 static void test_wrong_sizes_are_refused(void **state)
 {
-    static const char *const wrong[] = {"", "63", "9015", "64,", ",64", "64-", "-64", "200-100", "64x", "big", "max-64"};
+    static const char *const wrong[] = {"",    "63",  "9015",    "64,", ",64", "64-",
+                                        "-64", "64x", "200-100", "big", "max-64"};
     struct sizes s;
 
     (void)state;

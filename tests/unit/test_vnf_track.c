@@ -361,7 +361,7 @@ static void test_random_against_definition(void **state)
     uint64_t seed = given ? strtoull(given, NULL, 0) : clock_ns();
 
     (void)state;
-    print_message("SEED=%llu\n", (unsigned long long)seed);
+    print_message("# SEED=%llu\n", (unsigned long long)seed);
     for (int i = 0; i < 300; i++) {
         random_run(seed + (uint64_t)i);
     }

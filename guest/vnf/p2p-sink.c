@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* p2p-sink: a VNF that judges the packets which p2p-source has sent; with --send it also sends. */
+#include "endpoint.h"
+
+int main(int argc, char **argv)
+{
+    static struct endpoint_options o = {
+        .receive = true,
+        .flows = 1,
+        .id = 2,
+        .mark_port = PKT_PORT_MARKED,
+        .retry = true,
+        .window = TRACK_WINDOW_DEFAULT,
+        .linger = -1,
+    };
+
+    common_options_init(&o.common);
+    sizes_parse(&o.sizes, "64");
+    return endpoint_main(&o, argc, argv,
+                         "Receives the packets of p2p-source on a p2plink port, and reports which were lost, doubled,\n"
+                         "reordered or corrupted, and how long they took.\n"
+                         "\n"
+                         "Example: p2p-sink --port dpdkr2 --duration 10 --check");
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* p2p-source: a VNF that sends numbered, time-stamped packets; with --receive it also judges what comes back. */
+#include "endpoint.h"
+
+int main(int argc, char **argv)
+{
+    static struct endpoint_options o = {
+        .send = true,
+        .ends_with_sending = true,
+        .flows = 1,
+        .id = 1,
+        .mark_port = PKT_PORT_MARKED,
+        .retry = true,
+        .window = TRACK_WINDOW_DEFAULT,
+        .linger = -1,
+    };
+
+    common_options_init(&o.common);
+    sizes_parse(&o.sizes, "64");
+    return endpoint_main(&o, argc, argv,
+                         "Sends numbered, time-stamped packets on a p2plink port.\n"
+                         "\n"
+                         "Example: p2p-source --port dpdkr1 --rate 100k --duration 10");
+}
