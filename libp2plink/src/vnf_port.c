@@ -13,6 +13,7 @@
 #include "vnf.h"
 
 #define ACCEPT_MS 2000      /* The switch's time to accept us. */
+#define LEAVE_MS 100        /* How long p2p_port_close() waits for the switch to take what was sent. */
 #define PCI_TICK_MS 1       /* A guest has nobody to wake it. */
 #define SOCKET_TICK_MS 10   /* Only the heartbeat, pokes do the rest. */
 
@@ -283,6 +284,19 @@ int p2p_port_open(const struct p2p_port_config *cfg, struct p2p_port **portp, st
     return 0;
 }
 
+/* What was accepted for transmission gets its chance: the switch empties the normal rings in no time if it is there. */
+static void send_off(struct p2p_port *port)
+{
+    struct vnf_map *map = port->map;
+    uint64_t until = p2p_now_ms() + LEAVE_MS;
+
+    for (unsigned q = 0; map && q < map->n_txq; q++) {
+        while (!p2p_prod_drained(&map->tx[q].normal) && p2p_now_ms() < until) {
+            sleep_ms(1);
+        }
+    }
+}
+
 void p2p_port_close(struct p2p_port *port)
 {
     if (!port) {
@@ -295,6 +309,7 @@ void p2p_port_close(struct p2p_port *port)
     if (port->thread_running) {
         pthread_join(port->thread, NULL);
     }
+    send_off(port);
     /* A guest has no connection that could break: say good-bye in the region. */
     if (port->map) {
         p2p_store_release(&port->map->vnf->session, 0);

@@ -70,7 +70,7 @@ struct p2p_port_stats {
  * May block for 'cfg->wait_ms' and some milliseconds. */
 P2P_EXPORT int p2p_port_open(const struct p2p_port_config *cfg, struct p2p_port **portp, struct p2p_error *err);
 
-/* Detaches.  No data-path call on 'port' may be running or follow.  Packets received in place become invalid. */
+/* Detaches, after giving the switch up to 100 ms to take what was sent.  No data-path call on 'port' may be running or follow.  Packets received in place become invalid. */
 P2P_EXPORT void p2p_port_close(struct p2p_port *port);
 
 /* Any thread. */
