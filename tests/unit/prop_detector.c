@@ -7,10 +7,10 @@
  * A sequence is a small switch (3 ports, 4 tables, packets with 2 header fields of 2 bits) whose rules and groups are
  * changed at random, with commits after random numbers of changes; now and then memory is scarce.  After each commit:
  *
- *   1. the oracle sends *every* packet of each watched port through the real rules (with their real matches and actions,
- *      not what the detector was told of them), trying every rule wherever several of the same priority match.  A yes
- *      must be true for each.  A no where yes would have been true must be for one of the reasons that docs/detector.md
- *      lists for that, and is counted;
+ *   1. the oracle sends *every* packet of each watched port through the real rules (with their real matches and
+ *      actions, not what the detector was told of them), trying every rule wherever several of the same priority match.
+ *      A yes must be true for each.  A no where yes would have been true must be for one of the reasons that
+ *      docs/detector.md lists for that, and is counted;
  *   2. the answers must be those that a plain search through all rules gives, reason and blamed rule included;
  *   3. the callback must have been called for exactly the ports whose output has changed.
  *
@@ -516,7 +516,8 @@ static struct action random_output(void)
 static struct action random_action(void)
 {
     if (percent(habit.opaque)) {
-        return (struct action) { .type = SET_FIELD + below(3), .arg = below(N_FIELDS), .value = (uint8_t)below(N_VALUES) };
+        struct action a = { .type = SET_FIELD + below(3), .arg = below(N_FIELDS), .value = (uint8_t)below(N_VALUES) };
+        return a;
     }
     return random_output();
 }

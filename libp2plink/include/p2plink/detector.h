@@ -98,8 +98,8 @@ struct p2p_det_answer {
     enum p2p_det_reason reason;
     uint32_t out_port;                /* With P2P_DET_LINKED, else P2P_DET_ANY. */
     uint8_t table;                    /* Where it was decided. */
-    /* The deciding rule (with P2P_DET_LINKED, the one that outputs).  Valid until the next change.  NULL: there is none,
-     * or something on the port's way has changed since. */
+    /* The deciding rule (with P2P_DET_LINKED, the one that outputs).  Valid until the next change.  NULL: there is
+     * none, or something on the port's way has changed since. */
     const struct p2p_det_rule *rule;
 };
 
