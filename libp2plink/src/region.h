@@ -56,7 +56,8 @@ int p2p_region_check(const struct p2p_region_header *h, size_t size, uint64_t ma
 
 /* Replaces the mapping by zero pages at the same place: the memory is let go, and late readers read zeros. */
 void p2p_region_blank(struct p2p_region *r);
-/* Gives the memory back to the system although others may have it mapped: they read zeros from then on. */
+/* Gives the memory back to the system although others may have it mapped: they read zeros from then on.  (Huge pages are
+ * only filled with zeros.) */
 void p2p_region_wipe(struct p2p_region *r);
 void p2p_region_unmap(struct p2p_region *r); /* And closes the descriptor. */
 

@@ -130,6 +130,7 @@ static inline unsigned p2p_prod_burst(struct p2p_prod *p, const struct p2p_buf *
         p2p_wc_fence(p->wc);
         p2p_store(&p->head, head);
         p2p_store_release(&p->ctl->head, head);
+        p2p_wc_fence(p->wc); /* Or it stays in this processor's buffers for as long as nothing pushes it out. */
     }
     return i;
 }
@@ -184,13 +185,21 @@ static inline unsigned p2p_cons_take(struct p2p_cons *c, uint32_t upto, struct p
     return i;
 }
 
+/* Says that all that was handed out has been received, though it is still being looked at. */
+static inline void p2p_cons_received(struct p2p_cons *c)
+{
+    p2p_wc_fence(c->wc);
+    p2p_store_release(&c->ctl->tail, c->next);
+}
+
 /* Gives back all that was handed out. */
 static inline void p2p_cons_release(struct p2p_cons *c)
 {
-    if (p2p_load(&c->ctl->tail) != c->next) {
+    if (p2p_load(&c->ctl->freed) != c->next) {
         p2p_wc_fence(c->wc);
         p2p_store_release(&c->ctl->tail, c->next);
         p2p_store_release(&c->ctl->freed, c->next);
+        p2p_wc_fence(c->wc);
     }
 }
 

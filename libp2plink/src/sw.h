@@ -10,8 +10,10 @@
  *   sw_chan       a link region with its two ends: from making to wiping.  Shared by the two directions of a pair.
  *   sw_conn       a connection on the unix socket: a VNF's, or the agent's.
  *
+ *   sw_ledger     what is remembered over a restart, a page per port (sw_ledger.h).
+ *
  * Files: sw_data.c is the hot path; sw_switch.c the main loop; sw_conn.c the socket; sw_port.c ports and VNFs that come
- * and go; sw_link.c the state machine of a direction; sw_chan.c the life of a link region; sw_stats.c counters.
+ * and go; sw_adopt.c VNFs and links from before a restart; sw_link.c the state machine of a direction; sw_chan.c the life of a link region; sw_stats.c counters.
  *
  * The VNFs can write all of their regions at any time.  Nothing here reads back what it wrote there: every word has its
  * private copy.
@@ -26,6 +28,7 @@
 #include <p2plink/switch.h>
 #include "region.h"
 #include "ring.h"
+#include "sw_ledger.h"
 #include "util.h"
 
 #define SW_LINE __attribute__((aligned(128)))
@@ -33,7 +36,8 @@
 /* VNF to switch: polled by one PMD at a time. */
 struct sw_rxq {
     struct p2p_cons ring;
-    uint32_t gate_epoch;  /* The epoch that the receiver's gate carries. */
+    uint32_t *gate_epoch; /* The epoch that the receiver's gate carries; 0: none, or its gates have been cleared.  In the
+                           * ledger. */
     bool wants_flush;
     uint64_t hold_seen;   /* Ticket of the last hold that the queue's PMD has come upon. */
     uint64_t bad;         /* Descriptors refused. */
@@ -50,6 +54,7 @@ struct sw_region {
     struct p2p_switch_page *sw;
     struct p2p_vnf_page *vnf;
     unsigned n_queues;
+    bool by_socket;              /* A process has it: who writes there without a connection is not let in. */
     bool rx_ready;               /* The VNF's rings may be taken from. */
     bool tx_ready;               /* There is a VNF to put packets for. */
     struct sw_region *gate_to;   /* RCU: where the gates of what this VNF sends are published. */
@@ -66,15 +71,12 @@ enum sw_rx_stage {
     SW_RX_DROPPING,  /* Told to let go. */
 };
 
-struct sw_counts {
-    uint64_t packets, bytes;
-};
-
 struct p2p_swport {
     struct p2p_switch *sw;
     struct p2p_swport *next;
     char name[P2P_NAME_MAX];
     struct p2p_swport_config cfg;   /* .name is not used. */
+    struct sw_ledger_port *ledger;  /* Its page. */
 
     struct sw_region *region;       /* RCU. */
     _Atomic uint64_t hold_until;    /* CLOCK_MONOTONIC ns; 0: not held. */
@@ -94,6 +96,7 @@ struct p2p_swport {
     struct sw_conn *waiting;        /* Wants to attach as soon as the former VNF's links are over. */
     uint32_t waiting_seq;
     bool said_by_hand;
+    uint32_t replug_seq;            /* Of the REPLUG that the agent has not answered yet; 0: none. */
 
     /* As a sender. */
     struct p2p_swport *target;      /* What the switch wants; NULL: nothing. */
@@ -104,8 +107,8 @@ struct p2p_swport {
     struct sw_chan *out;
     enum sw_rx_stage stage;
     bool ending;                    /* Stage goes to OFF, whatever happens. */
+    bool adopted;                   /* Direct since before a restart, and not confirmed since. */
     bool confirmed;
-    uint64_t mode;                  /* As last stored. */
     uint32_t mode_seq;
     uint64_t deadline_ms;           /* Of the state. */
     uint64_t stage_deadline_ms;
@@ -114,23 +117,23 @@ struct p2p_swport {
 
     /* As a receiver. */
     struct p2p_swport *rx_from;
-    uint64_t rx_word;
     uint32_t rx_seq;
     uint64_t polls, polls_changed_ms;
 
     struct sw_chan *slot[P2P_MAX_LINKS];
 
     /* Counters, see sw_stats.c. */
-    struct sw_counts base[P2P_MAX_QUEUES];  /* The VNF's words as last taken over. */
     uint64_t base_ns;
-    struct sw_counts out_sum, in_sum;
-    uint64_t in_dropped;
+    struct sw_counts first[P2P_MAX_QUEUES]; /* The VNF's words when it came, or was last caught lying. */
+    uint64_t first_ns;
+    uint32_t late[P2P_MAX_QUEUES];          /* Packets that may still be counted although the direction is over. */
     uint64_t refused_base, refused_sum, epochs_base, epochs_sum, bad_sum;
     char last_error[256];
 };
 
 /* One VNF's end of a link region. */
 enum sw_end_state {
+    SW_END_AWAITED,                 /* Its VNF, which has it, has not come back yet. */
     SW_END_MAPPING,
     SW_END_MAPPED,
     SW_END_UNMAPPING,
@@ -159,9 +162,21 @@ struct sw_chan {
     int error;                      /* Why it cannot be used, negative errno. */
 };
 
+/* A region that a client says it has had since before our restart. */
+struct sw_offer {
+    uint32_t link_id;               /* 0: the port region. */
+    uint64_t generation, size;
+    int fd;                         /* -1: none. */
+    char name[P2P_NAME_MAX];
+};
+
+#define SW_MAX_OFFERS 64
+
 struct sw_conn {
     struct sw_conn *next;
     int fd;
+    struct sw_offer *offers;        /* Until they are used. */
+    unsigned n_offers;
     uint32_t role;                  /* 0 before HELLO. */
     uint32_t pid;
     struct p2p_swport *port;        /* A VNF's. */
@@ -179,15 +194,22 @@ struct p2p_switch {
     struct sw_conn *conns, *agent;
     uint32_t next_link_id, next_seq;
     uint64_t heartbeat_ms;
+    struct sw_ledger ledger;
+    bool restoring;                 /* Flow tables are being restored: adopted links stay. */
     bool busy;                      /* Something waits for a VNF's word: look often. */
+    bool said_full;                 /* A line about a connection that could not be accepted has been logged. */
+    uint64_t accept_again_ms;       /* No connections are accepted until then; 0: they are. */
 };
 
 /* sw_port.c */
 void sw_port_run(struct p2p_swport *port, uint64_t now);
 void sw_port_detach(struct p2p_swport *port, const char *why);
-void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq);
-void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, uint64_t generation);
+void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, const struct sw_offer *offer);
+void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, const struct sw_offer *offer);
+struct sw_region *sw_region_wrap(struct p2p_swport *port, struct p2p_region *region, struct p2p_error *err);
+void sw_port_put_region(struct p2p_swport *port, struct sw_region *r);
 void sw_port_unclaim(struct p2p_swport *port);
+bool sw_port_answer(struct p2p_switch *sw, const struct p2p_msg *m); /* False: it answers something else. */
 struct p2p_swport *sw_port_find(struct p2p_switch *sw, const char *name);
 void sw_port_set_mode(struct p2p_swport *port, uint32_t link_id, bool direct);
 void sw_port_set_rx(struct p2p_swport *port, uint32_t link_id, enum p2p_rx_state state);
@@ -195,10 +217,15 @@ int sw_port_plug_commands(const struct p2p_swport *port, char *text, size_t size
 void sw_port_poke(struct p2p_swport *port);
 void sw_port_error(struct p2p_swport *port, const char *fmt, ...) P2P_PRINTF(2, 3);
 
+/* sw_adopt.c */
+bool sw_adopt_port(struct p2p_swport *port, struct sw_conn *conn, const struct sw_offer *offer);
+void sw_adopt_links(struct p2p_swport *port, struct sw_conn *conn);
+
 /* sw_link.c */
 void sw_dir_run(struct p2p_swport *from, uint64_t now);
 void sw_dir_sender_gone(struct p2p_swport *from, uint64_t now);
 void sw_dir_abort(struct p2p_swport *from); /* At once, without anybody's answer. */
+void sw_dir_adopt(struct p2p_swport *from, struct p2p_swport *to, struct sw_chan *chan);
 
 /* sw_chan.c */
 int sw_chan_get(struct p2p_swport *a, struct p2p_swport *b, struct sw_chan **chanp, struct p2p_error *err);
@@ -208,6 +235,7 @@ void sw_chan_answer(struct p2p_switch *sw, const struct p2p_msg *m);
 void sw_chan_vnf_gone(struct p2p_swport *port);
 void sw_chan_port_gone(struct p2p_swport *port);
 void sw_chan_agent_came(struct p2p_swport *port);
+struct sw_chan *sw_chan_adopt(struct p2p_switch *sw, const struct sw_offer *offer, struct p2p_error *err);
 static inline unsigned sw_chan_side(const struct sw_chan *c, const struct p2p_swport *p) { return c->end[1].port == p; }
 static inline bool sw_chan_ready(const struct sw_chan *c)
 {
@@ -216,18 +244,23 @@ static inline bool sw_chan_ready(const struct sw_chan *c)
 
 /* sw_stats.c */
 void sw_stats_rebase(struct p2p_swport *port);
+void sw_stats_adopt(struct p2p_swport *port);
 void sw_stats_sync(struct p2p_swport *port);
+void sw_stats_over(struct p2p_swport *port);
 uint32_t sw_stats_left(const struct sw_chan *chan, unsigned from_side);
 
 /* sw_conn.c */
 void sw_conn_accept(struct p2p_switch *sw);
+void sw_conn_run(struct p2p_switch *sw, uint64_t now);
 void sw_conn_input(struct p2p_switch *sw, struct sw_conn *conn);
 void sw_conn_drop(struct p2p_switch *sw, struct sw_conn *conn);
 void sw_conn_reap(struct p2p_switch *sw);
+const struct sw_offer *sw_conn_offer(const struct sw_conn *conn, const char *name, uint32_t link_id);
 void sw_conn_send_region(struct sw_conn *conn, uint32_t seq, enum p2p_msg_type type, const char *name,
                          const struct p2p_region *r);
 void sw_conn_send_error(struct sw_conn *conn, uint32_t seq, int error, const char *fmt, ...) P2P_PRINTF(4, 5);
 void sw_conn_send_port(struct sw_conn *conn, const struct p2p_swport *port, int error);
+void sw_conn_send_ok(struct sw_conn *conn, uint32_t seq);
 uint32_t sw_conn_seq(struct p2p_switch *sw);
 
 void sw_changed(struct p2p_switch *sw);

@@ -7,9 +7,11 @@
  * Each end goes its own way and has its own time limits: a VNF or a VM that does not answer delays nobody but itself.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "sw.h"
 
 static struct p2p_switch *chan_sw(const struct sw_chan *c)
@@ -30,14 +32,27 @@ static void fail(struct sw_chan *c, int error, const char *what, const struct sw
     }
 }
 
+/* A direction of traffic leads through it. */
+static bool in_use(const struct sw_chan *c)
+{
+    for (unsigned side = 0; side < 2; side++) {
+        if (c->end[side].port && c->end[side].port->out == c) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void set_want(struct sw_chan *c, unsigned side, enum p2p_want what)
 {
     struct p2p_swport *port = c->end[side].port;
     struct p2p_switch_page *sw = port->region->sw;
     unsigned k = c->end[side].slot;
 
+    uint64_t want = p2p_want(c->id, side, what);
+    p2p_store(&port->ledger->want[k], want);
     p2p_store(&sw->want_generation[k], c->region.hdr.generation);
-    p2p_store_release(&sw->want[k], p2p_want(c->id, side, what));
+    p2p_store_release(&sw->want[k], want);
     sw_port_poke(port);
 }
 
@@ -69,12 +84,15 @@ static void begin_map(struct p2p_switch *sw, struct sw_chan *c, unsigned side)
         e->guest = true;
         if (port->claimed) {
             ask_agent(sw, c, e, P2P_MSG_PLUG);
-        } else if (!port->said_by_hand) {
-            port->said_by_hand = true;
-            char text[2048];
-            sw_port_plug_commands(port, text, sizeof text);
-            p2p_log(&sw->log, P2P_LOG_WARN, "port %s: no VM is known for it (external_ids:p2plink-qmp), so its links must be "
-                    "plugged by hand; 'p2plinkctl commands %s' prints how, now:\n%s", port->name, port->name, text);
+        } else {
+            e->deadline_ms = UINT64_MAX; /* A person takes the time that a person takes. */
+            if (!port->said_by_hand) {
+                port->said_by_hand = true;
+                char text[4096];
+                sw_port_plug_commands(port, text, sizeof text);
+                p2p_log(&sw->log, P2P_LOG_WARN, "port %s: no VM is known for it (external_ids:p2plink-qmp), so its links must "
+                        "be plugged by hand; 'p2plinkctl commands %s' prints how, now:\n%s", port->name, port->name, text);
+            }
         }
     }
     set_want(c, side, P2P_WANT_MAP);
@@ -161,6 +179,7 @@ static void unmapped(struct p2p_switch *sw, struct sw_chan *c, unsigned side, ui
     struct sw_end *e = &c->end[side];
 
     if (e->port) {
+        p2p_store(&e->port->ledger->want[e->slot], 0);
         p2p_store_release(&e->port->region->sw->want[e->slot], 0);
         e->port->slot[e->slot] = NULL;
     }
@@ -180,6 +199,12 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
     bool mine = have && p2p_have_link(have) == c->id;
 
     switch (e->state) {
+    case SW_END_AWAITED:
+        if (c->closing || c->error || now >= e->deadline_ms) {
+            c->error = c->error ? c->error : -ETIMEDOUT;
+            e->state = SW_END_GONE;
+        }
+        break;
     case SW_END_MAPPING:
         sw->busy = true;
         if (mine && p2p_have_what(have) == P2P_HAVE_MAPPED) {
@@ -234,19 +259,17 @@ void sw_chan_run(struct sw_chan *c, uint64_t now)
     if (!sw) {
         return; /* Both ports are gone; sw_chan_reap() has the rest. */
     }
-    bool used = false;
-    for (unsigned side = 0; side < 2; side++) {
-        used |= c->end[side].port && c->end[side].port->out == c;
-    }
-    if (used) {
+    bool used = in_use(c);
+    bool awaited = c->end[0].state == SW_END_AWAITED || c->end[1].state == SW_END_AWAITED;
+    if (used || awaited) {
         c->idle_since_ms = 0;
     } else if (!c->idle_since_ms) {
         c->idle_since_ms = now;
     } else if (now - c->idle_since_ms >= sw->cfg.linger_ms) {
         c->closing = true;
     }
-    if (!used && (c->error || !c->end[0].port || !c->end[1].port || !c->end[0].port->attached
-                  || !c->end[1].port->attached)) {
+    if (!used && (c->error || (!awaited && (!c->end[0].port || !c->end[1].port || !c->end[0].port->attached
+                                            || !c->end[1].port->attached)))) {
         c->closing = true;
     }
     for (unsigned side = 0; side < 2; side++) {
@@ -259,7 +282,7 @@ void sw_chan_reap(struct p2p_switch *sw)
 {
     for (struct sw_chan **cp = &sw->chans; *cp;) {
         struct sw_chan *c = *cp;
-        bool over = c->end[0].state == SW_END_GONE && c->end[1].state == SW_END_GONE;
+        bool over = c->end[0].state == SW_END_GONE && c->end[1].state == SW_END_GONE && !in_use(c);
         bool orphan = !c->end[0].port && !c->end[1].port;
         if (orphan) {
             /* Devices may still be in VMs: ask for their removal, without waiting. */
@@ -336,15 +359,56 @@ void sw_chan_port_gone(struct p2p_swport *port)
     }
 }
 
-/* A VM is there (again) for 'port': what it should have, and what it should give back, is asked for anew. */
+/* A VM is there (again) for 'port': what it should have is asked for anew.  What it is not asked for, it may let go. */
 void sw_chan_agent_came(struct p2p_swport *port)
 {
     for (struct sw_chan *c = port->sw->chans; c; c = c->next) {
         for (unsigned side = 0; side < 2; side++) {
             struct sw_end *e = &c->end[side];
-            if (e->port == port && e->guest && e->state == SW_END_MAPPING) {
+            if (e->port == port && e->guest && e->state <= SW_END_MAPPED && !c->closing && !c->error) {
+                if (e->state == SW_END_MAPPING) {
+                    e->deadline_ms = p2p_now_ms() + port->sw->cfg.plug_ms;
+                }
                 ask_agent(port->sw, c, e, P2P_MSG_PLUG);
             }
         }
     }
+}
+
+/* A link region from before our restart: finds it, if the VNF at its other end has come already, or takes it over.  Its
+ * ends are AWAITED until their VNFs come. */
+struct sw_chan *sw_chan_adopt(struct p2p_switch *sw, const struct sw_offer *offer, struct p2p_error *err)
+{
+    for (struct sw_chan *c = sw->chans; c; c = c->next) {
+        if (c->id == offer->link_id) {
+            return c;
+        }
+    }
+    struct sw_chan *c = calloc(1, sizeof *c);
+    if (!c) {
+        p2p_fail(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    int fd = fcntl(offer->fd, F_DUPFD_CLOEXEC, 0);
+    int error = fd < 0 ? -errno
+                : p2p_region_map(&c->region, fd, offer->size, P2P_LINK_MAGIC, offer->generation, err);
+    if (error || c->region.hdr.link_id != offer->link_id) {
+        if (!error) {
+            p2p_region_unmap(&c->region);
+        } else if (fd >= 0) {
+            close(fd);
+        }
+        free(c);
+        return NULL;
+    }
+    c->id = offer->link_id;
+    for (unsigned side = 0; side < 2; side++) {
+        struct sw_end *e = &c->end[side];
+        p2p_copy_name(e->name, sizeof e->name, c->region.hdr.name[side]);
+        e->state = SW_END_AWAITED;
+        e->deadline_ms = p2p_now_ms() + sw->cfg.plug_ms;
+    }
+    c->next = sw->chans;
+    sw->chans = c;
+    return c;
 }

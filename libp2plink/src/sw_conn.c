@@ -16,6 +16,9 @@
 #include "sock.h"
 #include "sw.h"
 
+#define AGENT_BUFFER (4 << 20) /* Bytes of messages that the agent has not read yet: some thousands. */
+#define ACCEPT_PAUSE_MS 100u
+
 uint32_t sw_conn_seq(struct p2p_switch *sw)
 {
     sw->next_seq += 1 + (sw->next_seq == UINT32_MAX);
@@ -67,7 +70,7 @@ void sw_conn_send_port(struct sw_conn *conn, const struct p2p_swport *port, int 
     send_msg(conn, &m, -1);
 }
 
-static void send_ok(struct sw_conn *conn, uint32_t seq)
+void sw_conn_send_ok(struct sw_conn *conn, uint32_t seq)
 {
     struct p2p_msg m;
     p2p_msg_init(&m, P2P_MSG_OK, seq);
@@ -86,7 +89,11 @@ static void hello(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_
         sw_conn_send_error(conn, m->seq, -EINVAL, "role %u is not known", m->role);
         return;
     }
-    if (m->role == P2P_ROLE_AGENT && sw->agent && sw->agent != conn) {
+    if (conn->role) {
+        sw_conn_send_error(conn, m->seq, -EPROTO, "HELLO comes once");
+        return;
+    }
+    if (m->role == P2P_ROLE_AGENT && sw->agent && !sw->agent->dead) {
         sw_conn_send_error(conn, m->seq, -EBUSY, "the agent with pid %u is connected already", sw->agent->pid);
         return;
     }
@@ -99,6 +106,11 @@ static void hello(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_
     p2p_copy_name(answer.text, sizeof answer.text, p2p_version());
     send_msg(conn, &answer, -1);
     if (m->role == P2P_ROLE_AGENT) {
+        /* It hears of every port in one go, and of every link. */
+        int size = AGENT_BUFFER;
+        if (setsockopt(conn->fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0) {
+            (void)setsockopt(conn->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+        }
         sw->agent = conn;
         p2p_log(&sw->log, P2P_LOG_INFO, "host agent connected (pid %u)", conn->pid);
         for (struct p2p_swport *p = sw->ports; p; p = p->next) {
@@ -107,9 +119,57 @@ static void hello(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_
     }
 }
 
-static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_msg *m)
+/*
+ * Offers: kept until the ATTACH or CLAIM that they belong to.
+ */
+
+static void keep_offer(struct sw_conn *conn, const struct p2p_msg *m, int fd)
+{
+    struct sw_offer *offers = NULL;
+
+    if (fd >= 0 && m->link_id && conn->n_offers < SW_MAX_OFFERS) {
+        offers = realloc(conn->offers, (conn->n_offers + 1) * sizeof *offers);
+    }
+    if (!offers) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return;
+    }
+    conn->offers = offers;
+    struct sw_offer *o = &offers[conn->n_offers++];
+    *o = (struct sw_offer) { .link_id = m->link_id, .generation = m->generation, .size = m->size, .fd = fd };
+    p2p_copy_name(o->name, sizeof o->name, m->name);
+}
+
+const struct sw_offer *sw_conn_offer(const struct sw_conn *conn, const char *name, uint32_t link_id)
+{
+    for (unsigned i = 0; i < conn->n_offers; i++) {
+        if (conn->offers[i].link_id == link_id && !strcmp(conn->offers[i].name, name)) {
+            return &conn->offers[i];
+        }
+    }
+    return NULL;
+}
+
+/* Those for port 'name', or all. */
+static void forget_offers(struct sw_conn *conn, const char *name)
+{
+    for (unsigned i = 0; i < conn->n_offers;) {
+        if (!name || !strcmp(conn->offers[i].name, name)) {
+            close(conn->offers[i].fd);
+            conn->offers[i] = conn->offers[--conn->n_offers];
+        } else {
+            i++;
+        }
+    }
+}
+
+/* 'fd', if not negative, came with the message; the caller closes it. */
+static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_msg *m, int fd)
 {
     struct p2p_swport *port;
+    struct sw_offer own = { .generation = m->generation, .size = m->size, .fd = fd };
 
     if (!conn->role && m->type != P2P_MSG_HELLO) {
         sw_conn_send_error(conn, m->seq, -EPROTO, "HELLO comes first");
@@ -131,8 +191,9 @@ static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p
             sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr: ovs-vsctl add-port BRIDGE %s -- set "
                                "Interface %s type=dpdkr", m->name, m->name, m->name);
         } else {
-            sw_port_attach(port, conn, m->seq);
+            sw_port_attach(port, conn, m->seq, fd >= 0 && m->generation ? &own : NULL);
         }
+        forget_offers(conn, m->name);
         break;
 
     case P2P_MSG_CLAIM:
@@ -143,16 +204,17 @@ static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p
         } else if (!port) {
             sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr", m->name);
         } else if (m->type == P2P_MSG_CLAIM) {
-            sw_port_claim(port, conn, m->seq, m->generation);
+            sw_port_claim(port, conn, m->seq, &own);
+            forget_offers(conn, m->name);
         } else {
             sw_port_unclaim(port);
-            send_ok(conn, m->seq);
+            sw_conn_send_ok(conn, m->seq);
         }
         break;
 
     case P2P_MSG_OK:
     case P2P_MSG_ERROR:
-        if (conn == sw->agent) {
+        if (conn == sw->agent && !sw_port_answer(sw, m)) {
             sw_chan_answer(sw, m);
         }
         break;
@@ -173,14 +235,39 @@ void sw_conn_input(struct p2p_switch *sw, struct sw_conn *conn)
         if (error == -EAGAIN) {
             return;
         }
+        if (error) {
+            conn->dead = true;
+        } else if (m.type == P2P_MSG_OFFER && conn->role) {
+            keep_offer(conn, &m, fd);
+            fd = -1;
+        } else {
+            handle(sw, conn, &m, fd);
+        }
         if (fd >= 0) {
             close(fd);
         }
-        if (error) {
-            conn->dead = true;
-        } else {
-            handle(sw, conn, &m);
-        }
+    }
+}
+
+/* Out of descriptors or memory: who waits to be accepted has to wait, and must not keep us awake meanwhile. */
+static void pause_accepting(struct p2p_switch *sw, int error)
+{
+    struct epoll_event ev = { .events = 0, .data.ptr = &sw->listen_fd };
+
+    if (!sw->said_full) {
+        p2p_log(&sw->log, P2P_LOG_WARN, "%s: cannot accept a connection: %s", sw->socket_path, strerror(error));
+        sw->said_full = true;
+    }
+    (void)epoll_ctl(sw->epoll_fd, EPOLL_CTL_MOD, sw->listen_fd, &ev);
+    sw->accept_again_ms = p2p_now_ms() + ACCEPT_PAUSE_MS;
+}
+
+void sw_conn_run(struct p2p_switch *sw, uint64_t now)
+{
+    if (sw->accept_again_ms && now >= sw->accept_again_ms) {
+        struct epoll_event ev = { .events = EPOLLIN, .data.ptr = &sw->listen_fd };
+        sw->accept_again_ms = 0;
+        (void)epoll_ctl(sw->epoll_fd, EPOLL_CTL_MOD, sw->listen_fd, &ev);
     }
 }
 
@@ -189,6 +276,9 @@ void sw_conn_accept(struct p2p_switch *sw)
     for (;;) {
         int fd = accept4(sw->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
+            if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+                pause_accepting(sw, errno);
+            }
             return;
         }
         struct sw_conn *conn = calloc(1, sizeof *conn);
@@ -196,10 +286,12 @@ void sw_conn_accept(struct p2p_switch *sw)
         socklen_t len = sizeof cred;
         struct epoll_event ev = { .events = EPOLLIN, .data.ptr = conn };
         if (!conn || epoll_ctl(sw->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
+            pause_accepting(sw, conn ? errno : ENOMEM);
             free(conn);
             close(fd);
             return;
         }
+        sw->said_full = false;
         (void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
         conn->fd = fd;
         conn->pid = (uint32_t)cred.pid;
@@ -225,7 +317,11 @@ void sw_conn_drop(struct p2p_switch *sw, struct sw_conn *conn)
             sw_port_detach(p, "its socket is closed");
         }
     }
-    close(conn->fd); /* Leaves the epoll set by itself. */
+    /* By name: a forked child may have the descriptor too, and then close() alone would leave it in the set. */
+    (void)epoll_ctl(sw->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+    close(conn->fd);
+    forget_offers(conn, NULL);
+    free(conn->offers);
     free(conn);
 }
 

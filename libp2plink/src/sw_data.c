@@ -32,9 +32,13 @@ static inline uint32_t rx_limit(struct sw_region *r, struct sw_rxq *q, unsigned 
     uint64_t start = p2p_load_acquire(&r->vnf->txq[queue].start);
     uint32_t epoch = p2p_word_epoch(start);
 
-    q->wants_flush = false;
-    if (p2p_likely(epoch == q->gate_epoch || !epoch)) {
+    p2p_store(&q->wants_flush, false);
+    if (p2p_likely(epoch == p2p_load(q->gate_epoch) || !epoch)) {
         return head;
+    }
+    struct sw_region *to = p2p_rcu_get(r->gate_to);
+    if (!to) {
+        return head; /* Nobody is told to look at the direct ring.  When somebody is, its gate is opened. */
     }
     /* The sender has begun an epoch: what it sent before must be in the receiver's ring, all of it, before the receiver
      * may look at the direct ring. */
@@ -44,16 +48,13 @@ static inline uint32_t rx_limit(struct sw_region *r, struct sw_rxq *q, unsigned 
     }
     /* (A 'cut' behind us is a lie, or garbage; it counts as reached.) */
     if (!flushed) {
-        q->wants_flush = true;
+        p2p_store(&q->wants_flush, true);
         return q->ring.next;
     }
-    struct sw_region *to = p2p_rcu_get(r->gate_to);
-    if (to) {
-        /* Our packets went into that ring before we came here; others' may be in it too, which does no harm. */
-        uint32_t b_cut = p2p_load_acquire(&to->tx[queue % to->n_queues].ring.head);
-        p2p_store_release(&to->sw->gate[queue], p2p_epoch_word(epoch, b_cut));
-    }
-    q->gate_epoch = epoch;
+    /* Our packets went into that ring before we came here; others' may be in it too, which does no harm. */
+    uint32_t b_cut = p2p_load_acquire(&to->tx[queue % to->n_queues].ring.head);
+    p2p_store_release(&to->sw->gate[queue], p2p_epoch_word(epoch, b_cut));
+    p2p_store(q->gate_epoch, epoch);
     return head;
 }
 
@@ -82,7 +83,7 @@ unsigned p2p_swport_rx_begin(struct p2p_swport *port, unsigned queue, struct p2p
 void p2p_swport_rx_end(struct p2p_swport *port, unsigned queue)
 {
     struct sw_region *r = p2p_rcu_get(port->region);
-    if (p2p_likely(r && queue < r->n_queues && p2p_load(&r->rx_ready))) {
+    if (p2p_likely(r && queue < r->n_queues && p2p_load_acquire(&r->rx_ready))) {
         p2p_cons_release(&r->rx[queue].ring);
     }
     p2p_rcu_unlock();
@@ -95,7 +96,7 @@ bool p2p_swport_rx_wants_flush(const struct p2p_swport *port, unsigned queue)
     p2p_rcu_lock();
     const struct sw_region *r = p2p_rcu_get(port->region);
     if (p2p_likely(r && queue < r->n_queues)) {
-        wants = r->rx[queue].wants_flush;
+        wants = p2p_load(&r->rx[queue].wants_flush);
     }
     p2p_rcu_unlock();
     return wants;

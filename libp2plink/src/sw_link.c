@@ -41,15 +41,23 @@ static void set_state(struct p2p_swport *from, enum p2p_link_state state)
     }
 }
 
+/* Where the traffic shall go: as the switch says, or, while it cannot say yet, where it has gone since before a restart. */
+static struct p2p_swport *goal(const struct p2p_swport *from)
+{
+    return from->target || !from->adopted || !from->sw->restoring ? from->target : from->to;
+}
+
 /* Is this direction wanted, and can it be? */
 static bool wanted(const struct p2p_swport *from)
 {
-    return from->target && from->target != from && from->attached && from->target->attached
-           && from->cfg.mtu == from->target->cfg.mtu;
+    const struct p2p_swport *to = goal(from);
+
+    return to && to != from && from->attached && to->attached && from->cfg.mtu == to->cfg.mtu;
 }
 
 /* The receiver is told to serve this channel.  Its gates are cleared first: one left by a former sender could carry the
- * number of an epoch that is yet to come. */
+ * number of an epoch that is yet to come.  A sender that used the same channel before, and has sent nothing since, goes on
+ * in its epoch: the PMDs open that gate again. */
 static void open_rx(struct p2p_swport *from)
 {
     struct p2p_swport *to = from->to;
@@ -59,6 +67,9 @@ static void open_rx(struct p2p_swport *from)
         p2p_store(&r->sw->gate[q], 0);
     }
     sw_port_set_rx(to, from->out->id, P2P_RX_ACTIVE);
+    for (unsigned q = 0; q < from->region->n_queues; q++) {
+        p2p_store(from->region->rx[q].gate_epoch, 0); /* Before 'gate_to', with which the PMDs store it anew. */
+    }
     p2p_rcu_set(from->region->gate_to, r);
     from->stage = SW_RX_STARTING;
 }
@@ -68,10 +79,11 @@ static void close_rx(struct p2p_swport *from)
 {
     struct p2p_swport *to = from->to;
 
-    if (from->region && from->region->gate_to) {
+    if (from->region->gate_to) {
         p2p_rcu_set(from->region->gate_to, NULL);
         p2p_rcu_wait(); /* No PMD publishes a gate of ours after this. */
     }
+    sw_stats_over(from);
     if (to && to->rx_from == from) {
         to->rx_from = NULL;
         if (from->stage != SW_RX_OFF) {
@@ -83,17 +95,20 @@ static void close_rx(struct p2p_swport *from)
     from->out = NULL;
     from->ending = false;
     from->confirmed = false;
+    from->adopted = false;
     sw_changed(from->sw);
 }
 
 static void count_dropped(struct p2p_swport *from)
 {
-    uint32_t left = sw_stats_left(from->out, sw_chan_side(from->out, from));
+    uint64_t left = sw_stats_left(from->out, sw_chan_side(from->out, from));
+    uint64_t most = from->to->ledger->in_sum.packets - from->to->ledger->in_dropped;
 
+    left = left < most ? left : most; /* The ring's indices are the VNFs' to write. */
     if (left) {
-        from->to->in_dropped += left;
-        sw_port_error(from->to, "%u packets of %s were left in the channel when it ended: the receiver did not take them",
-                      left, from->name);
+        from->to->ledger->in_dropped += left;
+        sw_port_error(from->to, "%llu packets of %s were left in the channel when it ended: the receiver did not take them",
+                      (unsigned long long)left, from->name);
     }
 }
 
@@ -115,6 +130,7 @@ static void begin_revert(struct p2p_swport *from, bool hold)
     }
     sw_port_set_mode(from, from->out->id, false);
     from->confirmed = false;
+    from->adopted = false;
     from->deadline_ms = p2p_now_ms() + from->sw->cfg.answer_ms;
     set_state(from, P2P_LINK_REVERTING);
     sw_port_poke(from);
@@ -164,7 +180,7 @@ static void run_ending(struct p2p_swport *from, uint64_t now)
 {
     struct p2p_switch *sw = from->sw;
     struct p2p_swport *to = from->to;
-    bool answered = to->attached && p2p_load_acquire(&to->region->vnf->rx_link_ack) == to->rx_word;
+    bool answered = to->attached && p2p_load_acquire(&to->region->vnf->rx_link_ack) == to->ledger->rx_link;
 
     sw->busy = true;
     switch (from->stage) {
@@ -188,8 +204,9 @@ static void run_ending(struct p2p_swport *from, uint64_t now)
         } else if (!to->attached) {
             count_dropped(from);
             close_rx(from);
+        } else if (atomic_load(&from->hold_until)) {
+            from->stage_deadline_ms = now + sw->cfg.drain_ms; /* A held ring may have a gate to open yet. */
         } else if (now >= from->stage_deadline_ms) {
-            count_dropped(from);
             sw_port_set_rx(to, from->out->id, P2P_RX_DROP);
             from->stage = SW_RX_DROPPING;
             from->stage_deadline_ms = now + sw->cfg.answer_ms;
@@ -197,27 +214,50 @@ static void run_ending(struct p2p_swport *from, uint64_t now)
         break;
     case SW_RX_DROPPING:
         if (answered || !to->attached || now >= from->stage_deadline_ms) {
-            from->out->error = from->out->error ? from->out->error : answered ? 0 : -ETIMEDOUT;
+            /* What is left in the channel counts as dropped, and must not be received after all: next time there is a
+             * new one. */
+            if (!answered || sw_stats_left(from->out, sw_chan_side(from->out, from))) {
+                from->out->error = from->out->error ? from->out->error : -ETIMEDOUT;
+            }
+            count_dropped(from);
             close_rx(from);
         }
         break;
     }
 }
 
+/* 'from' has been direct since before a restart, but its receiver has not come back.  Waits as long as the link region
+ * does. */
+static void run_orphan(struct p2p_swport *from)
+{
+    uint32_t link_id = p2p_mode_link(from->ledger->mode);
+
+    for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
+        if (from->slot[k] && from->slot[k]->id == link_id && !from->slot[k]->error && !from->slot[k]->closing) {
+            return;
+        }
+    }
+    sw_stats_sync(from);
+    sw_port_set_mode(from, link_id, false);
+    sw_port_poke(from);
+}
+
 void sw_dir_run(struct p2p_swport *from, uint64_t now)
 {
     struct p2p_switch *sw = from->sw;
     struct p2p_swport *to = from->to;
-    bool want = wanted(from) && (!to || from->target == to) && (!to || !from->out->error);
+    bool want = wanted(from) && (!to || goal(from) == to) && (!to || !from->out->error);
 
     if (from->stage == SW_RX_STARTING && to->attached
-        && p2p_load_acquire(&to->region->vnf->rx_link_ack) == to->rx_word) {
+        && p2p_load_acquire(&to->region->vnf->rx_link_ack) == to->ledger->rx_link) {
         from->stage = SW_RX_ON;
     }
     switch (from->state) {
     case P2P_LINK_NORMAL:
         if (!to) {
-            if (want && now >= from->retry_at_ms) {
+            if (from->attached && p2p_mode_direct(from->ledger->mode)) {
+                run_orphan(from);
+            } else if (want && now >= from->retry_at_ms) {
                 begin(from, now);
             }
         } else if (want && !from->ending && sw_chan_ready(from->out) && now >= from->retry_at_ms) {
@@ -258,7 +298,7 @@ void sw_dir_run(struct p2p_swport *from, uint64_t now)
             }
         } else if (!want) {
             begin_revert(from, false);
-        } else if (p2p_load_acquire(&from->region->vnf->mode_ack) == from->mode) {
+        } else if (p2p_load_acquire(&from->region->vnf->mode_ack) == from->ledger->mode) {
             from->last_error[0] = '\0';
             set_state(from, P2P_LINK_DIRECT);
         } else {
@@ -279,7 +319,7 @@ void sw_dir_run(struct p2p_swport *from, uint64_t now)
 
     case P2P_LINK_REVERTING:
         sw->busy = true;
-        if (p2p_load_acquire(&from->region->vnf->mode_ack) == from->mode) {
+        if (p2p_load_acquire(&from->region->vnf->mode_ack) == from->ledger->mode) {
             settle(from, now);
         } else if (now >= from->deadline_ms) {
             sw_port_error(from, "the VNF has not answered within %u ms; its link is ended by force", sw->cfg.answer_ms);
@@ -299,6 +339,38 @@ void sw_dir_sender_gone(struct p2p_swport *from, uint64_t now)
         sw_port_set_mode(from, from->out->id, false);
         settle(from, now);
         from->ending = true;
+    }
+}
+
+/* Both VNFs of a channel from before a restart are back: takes the direction up where the ledger says it stood. */
+void sw_dir_adopt(struct p2p_swport *from, struct p2p_swport *to, struct sw_chan *chan)
+{
+    uint64_t now = p2p_now_ms();
+    uint64_t rx = to->ledger->rx_link;
+    bool direct = p2p_mode_direct(from->ledger->mode) && p2p_mode_link(from->ledger->mode) == chan->id;
+
+    if (from->to || to->rx_from || p2p_rx_link_id(rx) != chan->id || p2p_rx_link_state(rx) == P2P_RX_NONE) {
+        if (direct && !from->to) {
+            sw_port_set_mode(from, chan->id, false);
+        }
+        return;
+    }
+    from->to = to;
+    from->out = chan;
+    to->rx_from = from;
+    p2p_rcu_set(from->region->gate_to, to->region);
+    from->stage = p2p_rx_link_state(rx) == P2P_RX_ACTIVE ? SW_RX_STARTING
+                  : p2p_rx_link_state(rx) == P2P_RX_DRAIN ? SW_RX_DRAINING : SW_RX_DROPPING;
+    from->ending = from->stage != SW_RX_STARTING;
+    from->stage_deadline_ms = now + from->sw->cfg.drain_ms;
+    from->linger_until_ms = now + from->sw->cfg.linger_ms;
+    if (direct && !from->ending) {
+        from->confirmed = from->adopted = true;
+        set_state(from, P2P_LINK_DIRECT);
+        p2p_log(&from->sw->log, P2P_LOG_INFO, "link %u from %s to %s has been adopted", chan->id, from->name, to->name);
+    } else if (p2p_load_acquire(&from->region->vnf->mode_ack) != from->ledger->mode) {
+        from->deadline_ms = now + from->sw->cfg.answer_ms;
+        set_state(from, P2P_LINK_REVERTING);
     }
 }
 
@@ -336,10 +408,15 @@ void p2p_swport_set_target(struct p2p_swport *from, struct p2p_swport *to, const
     pthread_mutex_unlock(&sw->mutex);
 }
 
+static bool awaits_confirm(const struct p2p_swport *from)
+{
+    return (from->state == P2P_LINK_SWITCHING && !from->confirmed) || (from->state == P2P_LINK_DIRECT && from->adopted);
+}
+
 bool p2p_swport_wants_confirm(struct p2p_swport *from, struct p2p_swport **to, uint64_t *ticket)
 {
     pthread_mutex_lock(&from->sw->mutex);
-    bool wants = from->state == P2P_LINK_SWITCHING && !from->confirmed && from->target && from->target == from->to;
+    bool wants = awaits_confirm(from) && from->target && from->target == from->to;
     if (wants) {
         *to = from->to;
         *ticket = from->ticket;
@@ -354,10 +431,12 @@ bool p2p_swport_confirm(struct p2p_swport *from, uint64_t ticket, bool ok, const
     bool done = false;
 
     pthread_mutex_lock(&sw->mutex);
-    if (from->ticket == ticket && from->state == P2P_LINK_SWITCHING && !from->confirmed && wanted(from)
-        && from->target == from->to && !from->out->error) {
+    if (from->ticket == ticket && awaits_confirm(from) && wanted(from) && from->target == from->to
+        && !from->out->error) {
         done = true;
-        if (ok) {
+        if (ok && from->adopted) {
+            from->adopted = false; /* It goes on as it has. */
+        } else if (ok) {
             sw_stats_sync(from);
             from->confirmed = true;
             from->deadline_ms = p2p_now_ms() + sw->cfg.answer_ms;
@@ -367,11 +446,22 @@ bool p2p_swport_confirm(struct p2p_swport *from, uint64_t ticket, bool ok, const
             p2p_copy_name(from->why, sizeof from->why, why ? why : "not confirmed by translation");
             from->target = NULL;
             from->ticket++;
+            if (from->state == P2P_LINK_DIRECT) {
+                begin_revert(from, true);
+            }
         }
         p2p_switch_wake(sw);
     }
     pthread_mutex_unlock(&sw->mutex);
     return done;
+}
+
+void p2p_switch_set_restoring(struct p2p_switch *sw, bool restoring)
+{
+    pthread_mutex_lock(&sw->mutex);
+    sw->restoring = restoring;
+    pthread_mutex_unlock(&sw->mutex);
+    p2p_switch_wake(sw);
 }
 
 bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket)

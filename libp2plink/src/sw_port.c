@@ -47,14 +47,17 @@ void sw_port_poke(struct p2p_swport *port)
 /* Where the VNF's next bursts shall go. */
 void sw_port_set_mode(struct p2p_swport *port, uint32_t link_id, bool direct)
 {
-    port->mode = p2p_mode(link_id, ++port->mode_seq, direct);
-    p2p_store_release(&port->region->sw->mode, port->mode);
+    /* The ledger first: a successor repeats what it says there. */
+    uint64_t mode = p2p_mode(link_id, ++port->mode_seq, direct);
+    p2p_store_release(&port->ledger->mode, mode);
+    p2p_store_release(&port->region->sw->mode, mode);
 }
 
 void sw_port_set_rx(struct p2p_swport *port, uint32_t link_id, enum p2p_rx_state state)
 {
-    port->rx_word = p2p_rx_link(link_id, ++port->rx_seq, state);
-    p2p_store_release(&port->region->sw->rx_link, port->rx_word);
+    uint64_t word = p2p_rx_link(link_id, ++port->rx_seq, state);
+    p2p_store_release(&port->ledger->rx_link, word);
+    p2p_store_release(&port->region->sw->rx_link, word);
     sw_port_poke(port);
 }
 
@@ -72,14 +75,35 @@ static void free_region(struct sw_region *r)
     free(r);
 }
 
-static struct sw_region *make_region(struct p2p_swport *port, const struct p2p_swport_config *cfg, struct p2p_error *err)
+/* Makes ring ends on a mapped port region, which it takes over, also on failure. */
+struct sw_region *sw_region_wrap(struct p2p_swport *port, struct p2p_region *region, struct p2p_error *err)
 {
     struct sw_region *r = aligned_alloc(128, (sizeof *r + 127) / 128 * 128);
     if (!r) {
         p2p_fail(err, -ENOMEM, "out of memory");
+        p2p_region_unmap(region);
         return NULL;
     }
     memset(r, 0, sizeof *r);
+    r->region = *region;
+    r->n_queues = region->hdr.n_queues[0];
+    r->sw = p2p_region_at(region, region->hdr.switch_page_off);
+    r->vnf = p2p_region_at(region, region->hdr.vnf_page_off);
+    for (unsigned q = 0; q < r->n_queues; q++) {
+        p2p_cons_init(&r->rx[q].ring, region, q);
+        r->rx[q].gate_epoch = &port->ledger->gate_epoch[q];
+        atomic_flag_clear(&r->tx[q].lock);
+        if (p2p_prod_init(&r->tx[q].ring, region, r->n_queues + q)) {
+            p2p_fail(err, -ENOMEM, "out of memory");
+            free_region(r);
+            return NULL;
+        }
+    }
+    return r;
+}
+
+static struct sw_region *make_region(struct p2p_swport *port, const struct p2p_swport_config *cfg, struct p2p_error *err)
+{
     struct p2p_region_spec spec = {
         .n_queues = { cfg->n_queues, cfg->n_queues },
         .mtu = cfg->mtu,
@@ -89,33 +113,21 @@ static struct sw_region *make_region(struct p2p_swport *port, const struct p2p_s
         .first_index = port->sw->cfg.first_index,
     };
     memcpy(spec.mac, cfg->mac, sizeof spec.mac);
-    if (p2p_region_create(&r->region, &spec, &port->sw->log, err)) {
-        free(r);
+    struct p2p_region region;
+    if (p2p_region_create(&region, &spec, &port->sw->log, err)) {
         return NULL;
     }
-    r->n_queues = cfg->n_queues;
-    r->sw = p2p_region_at(&r->region, r->region.hdr.switch_page_off);
-    r->vnf = p2p_region_at(&r->region, r->region.hdr.vnf_page_off);
-    for (unsigned q = 0; q < r->n_queues; q++) {
-        p2p_cons_init(&r->rx[q].ring, &r->region, q);
-        atomic_flag_clear(&r->tx[q].lock);
-        if (p2p_prod_init(&r->tx[q].ring, &r->region, r->n_queues + q)) {
-            p2p_fail(err, -ENOMEM, "out of memory");
-            free_region(r);
-            return NULL;
-        }
-    }
-    return r;
+    return sw_region_wrap(port, &region, err);
 }
 
-static void put_region(struct p2p_swport *port, struct sw_region *r)
+/* Puts 'r' into the place of the port's region, which is freed after a grace period. */
+void sw_port_put_region(struct p2p_swport *port, struct sw_region *r)
 {
     struct sw_region *old = port->region;
 
     p2p_rcu_set(port->region, r);
     port->used = false;
     port->session = 0;
-    port->mode = port->rx_word = 0;
     if (r) {
         p2p_store(&r->sw->link_up, port->link_up);
     }
@@ -158,8 +170,8 @@ static void accept_vnf(struct p2p_swport *port, uint64_t session, uint64_t now)
         a->head = a->tail = a->freed = index;
         b->head = b->tail = b->freed = index;
         r->rx[q].ring.next = index;
-        r->rx[q].gate_epoch = 0;
-        r->rx[q].wants_flush = false;
+        p2p_store(r->rx[q].gate_epoch, 0);
+        p2p_store(&r->rx[q].wants_flush, false);
         p2p_prod_restart(&r->tx[q].ring, index);
     }
     struct p2p_switch_page *sw = r->sw;
@@ -171,13 +183,16 @@ static void accept_vnf(struct p2p_swport *port, uint64_t session, uint64_t now)
     for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
         p2p_store(&sw->want[k], 0);
     }
-    port->mode = port->rx_word = 0;
+    port->ledger->mode = port->ledger->rx_link = 0;
+    memset(port->ledger->want, 0, sizeof port->ledger->want);
     sw_stats_rebase(port);
 
     p2p_store_release(&r->rx_ready, true);
     p2p_store_release(&r->tx_ready, true);
     p2p_store_release(&sw->session, session);
     port->session = session;
+    p2p_store(&port->ledger->generation, r->region.hdr.generation);
+    p2p_store_release(&port->ledger->session, session);
     port->heartbeat_ms = now;
     port->retry_at_ms = 0;
     port->used = true;
@@ -199,6 +214,7 @@ void sw_port_detach(struct p2p_swport *port, const char *why)
 
     p2p_log(&port->sw->log, P2P_LOG_INFO, "port %s: VNF detached: %s", port->name, why);
     port->attached = false;
+    p2p_store(&port->ledger->session, 0);
     p2p_store(&port->region->tx_ready, false);       /* Nobody is there to receive. */
     p2p_store_release(&port->region->sw->session, 0); /* If it lives after all, it has to come anew. */
     sw_dir_sender_gone(port, now);
@@ -216,10 +232,11 @@ static void watch_session(struct p2p_swport *port, uint64_t now)
             sw_port_detach(port, session ? "it has started anew" : "it has left");
             port->session = 0;
         }
-        if (session && quiet(port)) {
+        bool welcome = session && (port->conn || !port->region->by_socket);
+        if (welcome && quiet(port)) {
             accept_vnf(port, session, now);
         } else {
-            port->sw->busy |= session != 0;
+            port->sw->busy |= welcome;
         }
     } else if (port->attached && port->in_guest) {
         uint64_t beat = p2p_load(&port->region->vnf->heartbeat);
@@ -244,7 +261,7 @@ static int freshen(struct p2p_swport *port, struct p2p_error *err)
         return -ENOMEM;
     }
     sw_stats_sync(port);
-    put_region(port, r);
+    sw_port_put_region(port, r);
     return 0;
 }
 
@@ -260,12 +277,14 @@ static void run_waiting(struct p2p_swport *port)
     }
     port->waiting = NULL;
     if (freshen(port, &err)) {
+        conn->port = NULL; /* It may try again. */
         sw_conn_send_error(conn, port->waiting_seq, -ENOMEM, "port %s: %s", port->name, err.text);
         return;
     }
     port->conn = conn;
     conn->port = port;
     sw_conn_send_region(conn, port->waiting_seq, P2P_MSG_REGION, port->name, &port->region->region);
+    port->region->by_socket = true;
     port->used = true;
 }
 
@@ -288,8 +307,8 @@ void sw_port_run(struct p2p_swport *port, uint64_t now)
     }
 }
 
-/* A process wants the port. */
-void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq)
+/* A process wants the port; with 'offer', the one that had it before our restart. */
+void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, const struct sw_offer *offer)
 {
     if (port->conn || port->waiting) {
         uint32_t pid = port->conn ? port->conn->pid : port->waiting->pid;
@@ -298,6 +317,11 @@ void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq)
     } else if (port->claimed || (port->attached && port->in_guest)) {
         sw_conn_send_error(conn, seq, -EBUSY, "port %s is plugged into a VM: remove external_ids:p2plink-qmp from the "
                            "Interface first, or use another port", port->name);
+    } else if (offer && sw_adopt_port(port, conn, offer)) {
+        port->conn = conn;
+        conn->port = port;
+        sw_conn_send_region(conn, seq, P2P_MSG_REGION, port->name, &port->region->region);
+        sw_adopt_links(port, conn);
     } else {
         port->waiting = conn;
         port->waiting_seq = seq;
@@ -306,16 +330,19 @@ void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq)
     }
 }
 
-/* The agent has a VM for the port. */
-void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, uint64_t generation)
+/* The agent has a VM for the port; with a generation in 'offer', a VM that has a region of it already. */
+void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, const struct sw_offer *offer)
 {
+    uint64_t generation = offer->generation;
     struct p2p_error err = { "" };
+    bool adopted;
 
     if (port->conn || port->waiting) {
         sw_conn_send_error(conn, seq, -EBUSY, "port %s is taken by the process with pid %u", port->name,
                            port->conn ? port->conn->pid : port->waiting->pid);
         return;
     }
+    adopted = offer->fd >= 0 && generation != port->region->region.hdr.generation && sw_adopt_port(port, conn, offer);
     if (generation != port->region->region.hdr.generation) {
         sw_port_detach(port, "a new VM is there");
         sw_dir_abort(port);
@@ -330,13 +357,34 @@ void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, 
     }
     port->claimed = true;
     port->used = true;
+    port->replug_seq = 0;
     sw_conn_send_region(conn, seq, P2P_MSG_REGION, port->name, &port->region->region);
+    if (adopted) {
+        sw_adopt_links(port, conn);
+    }
     sw_chan_agent_came(port);
+    sw_conn_send_ok(conn, seq);
     sw_changed(port->sw);
+}
+
+/* The agent has answered a REPLUG. */
+bool sw_port_answer(struct p2p_switch *sw, const struct p2p_msg *m)
+{
+    for (struct p2p_swport *p = sw->ports; m->seq && p; p = p->next) {
+        if (p->replug_seq == m->seq) {
+            p->replug_seq = 0;
+            if (m->type == P2P_MSG_ERROR) {
+                sw_port_error(p, "cannot plug the new port region: %s", m->text);
+            }
+            return true;
+        }
+    }
+    return false;
 }
 
 void sw_port_unclaim(struct p2p_swport *port)
 {
+    port->replug_seq = 0;
     if (port->claimed) {
         port->claimed = false;
         sw_port_detach(port, "its VM is gone");
@@ -385,10 +433,11 @@ int p2p_swport_create(struct p2p_switch *sw, const struct p2p_swport_config *cfg
     if (sw_port_find(sw, cfg->name)) {
         error = p2p_fail(err, -EEXIST, "there is a port %s already", cfg->name);
     } else {
-        struct sw_region *r = make_region(port, &port->cfg, err);
+        port->ledger = sw_ledger_get(&sw->ledger, cfg->name);
+        struct sw_region *r = port->ledger ? make_region(port, &port->cfg, err) : NULL;
         error = r ? 0 : -ENOMEM;
         if (r) {
-            put_region(port, r);
+            sw_port_put_region(port, r);
             port->next = sw->ports;
             sw->ports = port;
             if (sw->agent) {
@@ -461,7 +510,8 @@ void p2p_swport_destroy(struct p2p_swport *port)
             break;
         }
     }
-    put_region(port, NULL);
+    sw_port_put_region(port, NULL);
+    sw_ledger_put(&sw->ledger, port->ledger);
     pthread_mutex_unlock(&sw->mutex);
     p2p_switch_wake(sw);
     free(port);
@@ -483,12 +533,14 @@ int p2p_swport_reconfigure(struct p2p_swport *port, const struct p2p_swport_conf
             cut_off(port, "the port has been reconfigured");
             port->cfg = *cfg;
             port->cfg.name = NULL;
-            put_region(port, r);
+            sw_port_put_region(port, r);
             if (port->conn) {
                 sw_conn_send_region(port->conn, 0, P2P_MSG_REGION, port->name, &r->region);
+                r->by_socket = true;
                 port->used = true;
             } else if (port->claimed && sw->agent) {
-                sw_conn_send_region(sw->agent, sw_conn_seq(sw), P2P_MSG_REPLUG, port->name, &r->region);
+                port->replug_seq = sw_conn_seq(sw);
+                sw_conn_send_region(sw->agent, port->replug_seq, P2P_MSG_REPLUG, port->name, &r->region);
                 port->used = true;
             }
         } else {
@@ -498,6 +550,11 @@ int p2p_swport_reconfigure(struct p2p_swport *port, const struct p2p_swport_conf
     pthread_mutex_unlock(&sw->mutex);
     p2p_switch_wake(sw);
     return error;
+}
+
+struct p2p_swport_counters *p2p_swport_counters(struct p2p_swport *port)
+{
+    return &port->ledger->counters;
 }
 
 void p2p_swport_set_link_up(struct p2p_swport *port, bool up)
@@ -541,7 +598,12 @@ int sw_port_plug_commands(const struct p2p_swport *port, char *text, size_t size
 
 int p2p_swport_plug_commands(struct p2p_swport *port, char *text, size_t size)
 {
+    struct p2p_error err;
+
     pthread_mutex_lock(&port->sw->mutex);
+    if (port->region->by_socket && !port->conn && !port->waiting && !port->attached && quiet(port)) {
+        (void)freshen(port, &err); /* A VM must not get what a process had. */
+    }
     int n = sw_port_plug_commands(port, text, size);
     pthread_mutex_unlock(&port->sw->mutex);
     return n;

@@ -7,7 +7,9 @@
  * same growth for both.  Thus nothing is counted twice, nothing goes backwards, and a VNF's restart loses nothing.
  *
  * The words come from a VNF that may lie.  What is believed is bounded by what a ring could have carried: no packets
- * without a channel, no more of them than memory could move, no fewer or more bytes than frames of legal size have.
+ * without a channel, no more of them than memory could move, no fewer or more bytes than frames of legal size have.  The
+ * bounds hold for the growth since the last look and, so that many small lies get no further than a big one, for all since
+ * the VNF came.
  *
  * With the switch's mutex held.
  */
@@ -22,11 +24,13 @@ void sw_stats_rebase(struct p2p_swport *port)
 {
     struct p2p_vnf_page *vnf = port->region->vnf;
 
-    port->base_ns = p2p_now_ns();
+    port->base_ns = port->first_ns = p2p_now_ns();
     port->refused_base = port->epochs_base = 0;
     for (unsigned q = 0; q < port->region->n_queues; q++) {
-        port->base[q].packets = p2p_load(&vnf->txq[q].direct_packets);
-        port->base[q].bytes = p2p_load(&vnf->txq[q].direct_bytes);
+        port->ledger->base[q].packets = p2p_load(&vnf->txq[q].direct_packets);
+        port->ledger->base[q].bytes = p2p_load(&vnf->txq[q].direct_bytes);
+        port->first[q] = port->ledger->base[q];
+        port->late[q] = 0;
         port->refused_base += p2p_load(&vnf->txq[q].refused);
         port->epochs_base += p2p_load(&vnf->txq[q].epochs);
     }
@@ -56,50 +60,91 @@ static void sync_people_counters(struct p2p_swport *port)
     }
 }
 
+/* 'port's VNF has been adopted: all that it has counted since the ledger was last written counts. */
+void sw_stats_adopt(struct p2p_swport *port)
+{
+    port->base_ns = port->first_ns = 0;
+    port->refused_base = port->epochs_base = 0;
+    for (unsigned q = 0; q < port->region->n_queues; q++) {
+        port->first[q] = port->ledger->base[q];
+        port->late[q] = 0;
+    }
+}
+
+/* The direction of 'port' is over.  One burst may still be on its way, in each queue. */
+void sw_stats_over(struct p2p_swport *port)
+{
+    for (unsigned q = 0; q < port->region->n_queues; q++) {
+        port->late[q] = port->region->region.hdr.ring[q].n_desc;
+    }
+}
+
+/* Can a sender have counted up to 'now' in queue 'q', by time 'now_ns'?  'after' is its packet counter as read after the
+ * other two: a burst may come between. */
+static bool plausible(const struct p2p_swport *port, unsigned q, const struct sw_counts *now, uint64_t after,
+                      uint64_t now_ns)
+{
+    uint64_t n_desc = port->region->region.hdr.ring[q].n_desc;
+    uint64_t max_frame = port->region->region.hdr.mtu + P2P_FRAME_OVERHEAD;
+    uint64_t grown = now->packets - port->ledger->base[q].packets;
+    uint64_t packets = now->packets - port->first[q].packets;
+    uint64_t bytes = now->bytes - port->first[q].bytes;
+    uint64_t more = after - now->packets;
+
+    if (!port->to && !p2p_mode_direct(port->ledger->mode) && grown > port->late[q]) {
+        return false;
+    }
+    return grown <= (now_ns - port->base_ns) / MIN_NS_PER_PACKET + n_desc
+           && packets <= (now_ns - port->first_ns) / MIN_NS_PER_PACKET + n_desc
+           && more <= UINT32_MAX
+           && now->bytes - port->ledger->base[q].bytes <= bytes
+           && bytes / max_frame <= packets + more + n_desc
+           && packets <= (bytes + n_desc * max_frame) / P2P_FRAME_MIN;
+}
+
 /* Takes over what 'port's VNF has counted since the last time. */
 void sw_stats_sync(struct p2p_swport *port)
 {
     struct sw_region *r = port->region;
-    if (!r) {
-        return;
+    if (!r || !port->session) {
+        return; /* Nobody has been let in: nothing that is in there counts. */
     }
     sync_people_counters(port);
 
-    uint64_t now = p2p_now_ns();
-    uint64_t n_desc = r->region.hdr.ring[0].n_desc;
-    uint64_t most = (now - port->base_ns) / MIN_NS_PER_PACKET + n_desc;
-    uint64_t max_frame = port->cfg.mtu + P2P_FRAME_OVERHEAD;
-
+    uint64_t before = p2p_now_ns();
     for (unsigned q = 0; q < r->n_queues; q++) {
-        struct sw_counts *base = &port->base[q];
-        uint64_t packets = p2p_load_acquire(&r->vnf->txq[q].direct_packets);
-        uint64_t bytes = p2p_load_acquire(&r->vnf->txq[q].direct_bytes);
-        uint64_t d_packets = packets - base->packets;
-        uint64_t d_bytes = bytes - base->bytes;
+        const struct p2p_vnf_txq *words = &r->vnf->txq[q];
+        struct sw_counts *base = &port->ledger->base[q];
+        struct sw_counts now = { .packets = p2p_load_acquire(&words->direct_packets) };
+        now.bytes = p2p_load_acquire(&words->direct_bytes);
+        uint64_t after = p2p_load_acquire(&words->direct_packets);
+        struct sw_counts grown = { now.packets - base->packets, now.bytes - base->bytes };
 
-        if (!d_packets && !d_bytes) {
+        if (!grown.packets && !grown.bytes) {
             continue;
         }
-        /* The two words are read one after the other, while a burst may come between: bytes may lead by a ringful. */
-        if (!port->to && d_packets <= n_desc && d_bytes <= (d_packets + n_desc) * max_frame) {
-            /* The rest of a burst that was on its way when its receiver ceased to be. */
-            port->out_sum.packets += d_packets;
-            port->out_sum.bytes += d_bytes;
-        } else if (!port->to || d_packets > most || d_bytes > (d_packets + n_desc) * max_frame) {
+        if (plausible(port, q, &now, after, p2p_now_ns())) {
+            port->ledger->out_sum.packets += grown.packets;
+            port->ledger->out_sum.bytes += grown.bytes;
+            if (port->to) {
+                port->to->ledger->in_sum.packets += grown.packets;
+                port->to->ledger->in_sum.bytes += grown.bytes;
+            } else if (!p2p_mode_direct(port->ledger->mode)) {
+                /* The rest of a burst that was on its way when its receiver ceased to be.  (Else: the receiver has not
+                 * come back yet after a restart.) */
+                port->late[q] -= (uint32_t)grown.packets;
+            }
+        } else {
             static const char text[] = "its counters cannot be true and are not believed";
             if (strcmp(port->last_error, text)) {
                 sw_port_error(port, "%s", text);
             }
-        } else {
-            port->out_sum.packets += d_packets;
-            port->out_sum.bytes += d_bytes;
-            port->to->in_sum.packets += d_packets;
-            port->to->in_sum.bytes += d_bytes;
+            port->first[q] = now;
+            port->late[q] = 0;
         }
-        base->packets = packets;
-        base->bytes = bytes;
+        *base = now;
     }
-    port->base_ns = now;
+    port->base_ns = before;
 }
 
 /* Packets that lie in the direct rings that side 'from_side' sends on; never more than the rings hold. */
@@ -132,13 +177,13 @@ void p2p_swport_get_stats(struct p2p_swport *port, struct p2p_swport_stats *stat
         bad += p2p_load(&port->region->rx[q].bad);
     }
     *stats = (struct p2p_swport_stats) {
-        .out_packets = port->out_sum.packets,
-        .out_bytes = port->out_sum.bytes,
-        .in_packets = port->in_sum.packets,
-        .in_bytes = port->in_sum.bytes,
+        .out_packets = port->ledger->out_sum.packets,
+        .out_bytes = port->ledger->out_sum.bytes,
+        .in_packets = port->ledger->in_sum.packets,
+        .in_bytes = port->ledger->in_sum.bytes,
         .tx_refused = port->refused_sum,
         .rx_bad = bad,
-        .in_dropped = port->in_dropped,
+        .in_dropped = port->ledger->in_dropped,
     };
     pthread_mutex_unlock(&sw->mutex);
 }

@@ -65,7 +65,8 @@ static int listen_on(struct p2p_switch *sw, const char *path, struct p2p_error *
     (void)unlink(path);
     sw->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     mode_t mode = sw->cfg.socket_mode ? sw->cfg.socket_mode : 0600;
-    if (sw->listen_fd < 0 || bind(sw->listen_fd, (struct sockaddr *)&sun, sizeof sun) < 0 || chmod(path, mode) < 0
+    /* The mode before bind() counts too: nobody slips in before chmod() makes it independent of the umask. */
+    if (sw->listen_fd < 0 || fchmod(sw->listen_fd, mode) < 0 || bind(sw->listen_fd, (struct sockaddr *)&sun, sizeof sun) < 0 || chmod(path, mode) < 0
         || listen(sw->listen_fd, 64) < 0) {
         return p2p_fail(err, -errno, "%s: %s", path, strerror(errno));
     }
@@ -85,7 +86,7 @@ int p2p_switch_create(const struct p2p_switch_config *cfg, struct p2p_switch **s
     sw->socket_path = strdup(cfg->socket ? cfg->socket : p2p_default_socket());
     sw->cfg.socket = sw->socket_path;
     sw->log = (struct p2p_logger) { .func = cfg->log, .aux = cfg->aux };
-    sw->listen_fd = sw->lock_fd = -1;
+    sw->listen_fd = sw->lock_fd = sw->ledger.fd = -1;
     sw->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     sw->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&sw->mutex, NULL);
@@ -108,6 +109,9 @@ int p2p_switch_create(const struct p2p_switch_config *cfg, struct p2p_switch **s
         p2p_switch_destroy(sw);
         return error;
     }
+    char ledger_path[sizeof((struct sockaddr_un *)0)->sun_path + 8];
+    snprintf(ledger_path, sizeof ledger_path, "%s.ledger", sw->socket_path);
+    sw_ledger_open(&sw->ledger, ledger_path, &sw->log);
     *swp = sw;
     return 0;
 }
@@ -136,6 +140,7 @@ void p2p_switch_destroy(struct p2p_switch *sw)
     if (sw->wake_fd >= 0) {
         close(sw->wake_fd);
     }
+    sw_ledger_close(&sw->ledger);
     pthread_mutex_destroy(&sw->mutex);
     free(sw->socket_path);
     free(sw);
@@ -168,6 +173,7 @@ void p2p_switch_run(struct p2p_switch *sw, unsigned timeout_ms)
         }
     }
     sw_conn_reap(sw);
+    sw_conn_run(sw, now);
 
     sw->busy = false;
     for (struct p2p_swport *p = sw->ports; p; p = p->next) {

@@ -43,7 +43,7 @@ uint64_t p2p_now_ns(void)
 
 void p2p_log(const struct p2p_logger *l, enum p2p_log_level level, const char *fmt, ...)
 {
-    char text[1024];
+    char text[4608]; /* The longest are commands to plug a port by hand. */
     size_t used = 0;
     va_list args;
 

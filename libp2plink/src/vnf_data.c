@@ -168,6 +168,7 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
             if (s->direct) {
                 unsigned k = p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &direct_bytes,
                                            &stats->bad);
+                p2p_cons_received(s->ring); /* What the receiver has not taken when a link is over, counts as dropped. */
                 got += k;
                 direct += k;
             } else {

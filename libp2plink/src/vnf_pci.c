@@ -181,7 +181,7 @@ int vnf_pci_open(struct p2p_port *port, struct p2p_error *err)
         error = vnf_map_publish(port, &region, err);
     }
     if (!error) {
-        port->registered = true;
+        p2p_store(&port->registered, true);
     }
     return error;
 }
@@ -205,7 +205,7 @@ void vnf_pci_run(struct p2p_port *port)
     if (map && p2p_load_acquire(&map->sw->session) != map->session) {
         p2p_log(&port->log, P2P_LOG_WARN, "the switch has let us go; attaching again");
         vnf_map_retire(port);
-        port->registered = false;
+        p2p_store(&port->registered, false);
         port->retry_at_ms = 0;
     }
     if (!port->map && p2p_now_ms() >= port->retry_at_ms) {

@@ -30,9 +30,12 @@ static void sleep_ms(unsigned ms)
 void vnf_bury(struct p2p_port *port, struct p2p_region *region, bool blank)
 {
     struct vnf_grave *g = NULL;
+    uint32_t releases[P2P_MAX_QUEUES];
     uint32_t waiting = 0;
 
     for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
+        /* In this order: a release in between is seen as one that has come. */
+        releases[q] = p2p_load_acquire(&port->rxs[q].releases);
         waiting |= (uint32_t)!!p2p_load(&port->rxs[q].held) << q;
     }
     if (waiting) {
@@ -50,9 +53,7 @@ void vnf_bury(struct p2p_port *port, struct p2p_region *region, bool blank)
     if (blank) {
         p2p_region_blank(region);
     }
-    for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
-        g->releases[q] = p2p_load(&port->rxs[q].releases);
-    }
+    memcpy(g->releases, releases, sizeof g->releases);
     g->waiting = waiting;
     g->region = *region;
     g->next = port->graves;
@@ -226,7 +227,8 @@ static void destroy(struct p2p_port *port)
 
 static bool worth_waiting(int error)
 {
-    return error == -ENOENT || error == -ECONNREFUSED || error == -EBUSY || error == -ETIMEDOUT || error == -ECONNRESET;
+    return error == -ENOENT || error == -ECONNREFUSED || error == -EBUSY || error == -ETIMEDOUT || error == -ECONNRESET
+           || error == -EAGAIN; /* The socket's backlog is full. */
 }
 
 int p2p_port_open(const struct p2p_port_config *cfg, struct p2p_port **portp, struct p2p_error *err)
@@ -334,7 +336,7 @@ void p2p_port_get_info(const struct p2p_port *port_, struct p2p_port_info *info)
     if (map) {
         uint64_t mode = p2p_load_acquire(&map->sw->mode);
         uint64_t rx_link = p2p_load_acquire(&map->sw->rx_link);
-        info->attached = port->pci || p2p_load(&port->sock) >= 0;
+        info->attached = p2p_load(&port->registered);
         info->link_up = p2p_load(&map->sw->link_up);
         info->tx_direct = p2p_mode_direct(mode);
         info->tx_link_id = p2p_mode_link(mode);

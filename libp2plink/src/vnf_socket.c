@@ -21,7 +21,7 @@ static void drop_connection(struct p2p_port *port)
         close(port->sock);
         port->sock = -1;
     }
-    port->registered = false;
+    p2p_store(&port->registered, false);
     port->retry_at_ms = p2p_now_ms() + RETRY_MS;
 }
 
@@ -33,16 +33,27 @@ static void forget_offer(struct vnf_offer *o)
     }
 }
 
+static void forget_offers(struct p2p_port *port)
+{
+    for (unsigned i = 0; i < P2P_MAX_LINKS; i++) {
+        forget_offer(&port->offer[i]);
+    }
+}
+
 static void keep_offer(struct p2p_port *port, const struct p2p_msg *m, int fd)
 {
-    struct vnf_offer *o = NULL;
+    struct vnf_offer *o = &port->offer[0];
 
     for (unsigned i = 0; i < P2P_MAX_LINKS; i++) {
-        if (port->offer[i].link_id == m->link_id || (!o && !port->offer[i].link_id)) {
-            o = &port->offer[i];
+        struct vnf_offer *other = &port->offer[i];
+        if (other->link_id == m->link_id) {
+            forget_offer(other);
+        }
+        /* The oldest goes, if it must: it has never been asked for. */
+        if (o->link_id && (!other->link_id || other->generation < o->generation)) {
+            o = other;
         }
     }
-    o = o ? o : &port->offer[0]; /* Never asked for: the oldest guess goes. */
     forget_offer(o);
     *o = (struct vnf_offer) { .link_id = m->link_id, .generation = m->generation, .size = m->size, .fd = fd };
 }
@@ -59,16 +70,23 @@ static int wait_msg(struct p2p_port *port, struct p2p_msg *m, int *fd, uint64_t 
         if (now >= until_ms) {
             return -ETIMEDOUT;
         }
-        struct pollfd pfd = { .fd = port->sock, .events = POLLIN };
-        (void)poll(&pfd, 1, (int)(until_ms - now));
+        if (atomic_load(&port->stop)) {
+            return -ECANCELED;
+        }
+        struct pollfd pfd[2] = {
+            { .fd = port->sock, .events = POLLIN },
+            { .fd = port->wake_fd, .events = POLLIN },
+        };
+        (void)poll(pfd, 2, (int)(until_ms - now));
     }
 }
 
 /* Sends 'm' and waits for the answer to it; other messages on the way are pokes and may be ignored. */
-static int ask(struct p2p_port *port, const struct p2p_msg *m, struct p2p_msg *answer, int *fd, struct p2p_error *err)
+static int ask(struct p2p_port *port, const struct p2p_msg *m, int send_fd, struct p2p_msg *answer, int *fd,
+               struct p2p_error *err)
 {
     uint64_t until = p2p_now_ms() + ANSWER_MS;
-    int error = p2p_msg_send(port->sock, m, -1);
+    int error = p2p_msg_send(port->sock, m, send_fd);
 
     while (!error) {
         error = wait_msg(port, answer, fd, until);
@@ -101,16 +119,45 @@ static int enter_region(struct p2p_port *port, const struct p2p_msg *m, int fd, 
     return vnf_map_publish(port, &region, err);
 }
 
+/* Tells a restarted switch what we have from its predecessor. */
+static void offer(struct p2p_port *port, struct vnf_map *map)
+{
+    for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
+        struct vnf_chan *c = map->chan[k];
+        if (c) {
+            struct p2p_msg m;
+            p2p_msg_init(&m, P2P_MSG_OFFER, 0);
+            m.link_id = c->link_id;
+            m.generation = c->region.hdr.generation;
+            m.size = c->region.size;
+            p2p_copy_name(m.name, sizeof m.name, port->name);
+            (void)p2p_msg_send(port->sock, &m, c->region.fd); /* Not taken: the link will end, that is all. */
+        }
+    }
+}
+
 static int attach(struct p2p_port *port, struct p2p_error *err)
 {
+    struct vnf_map *map = port->map;
     struct p2p_msg m, answer;
     int fd;
 
     p2p_msg_init(&m, P2P_MSG_ATTACH, 2);
     p2p_copy_name(m.name, sizeof m.name, port->name);
-    int error = ask(port, &m, &answer, &fd, err);
+    if (map) {
+        offer(port, map);
+        m.generation = map->region.hdr.generation;
+        m.size = map->region.size;
+    }
+    int error = ask(port, &m, map ? map->region.fd : -1, &answer, &fd, err);
     if (error) {
         return error;
+    }
+    if (map && answer.type == P2P_MSG_REGION && answer.generation == map->region.hdr.generation) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return 0; /* We have been adopted: all goes on. */
     }
     if (answer.type != P2P_MSG_REGION || fd < 0) {
         if (fd >= 0) {
@@ -136,7 +183,7 @@ int vnf_socket_open(struct p2p_port *port, struct p2p_error *err)
     m.version = P2P_CONTROL_VERSION;
     m.version_min = P2P_CONTROL_VERSION_MIN;
     m.role = P2P_ROLE_VNF;
-    int error = ask(port, &m, &answer, &fd, err);
+    int error = ask(port, &m, -1, &answer, &fd, err);
     if (!error && fd >= 0) {
         close(fd);
     }
@@ -151,7 +198,7 @@ int vnf_socket_open(struct p2p_port *port, struct p2p_error *err)
     if (error) {
         drop_connection(port);
     } else {
-        port->registered = true;
+        p2p_store(&port->registered, true);
         port->said_away = false;
     }
     return error;
@@ -170,6 +217,8 @@ static void handle(struct p2p_port *port, const struct p2p_msg *m, int fd)
             keep_offer(port, m, fd);
         } else if (enter_region(port, m, fd, &err)) {
             p2p_log(&port->log, P2P_LOG_WARN, "cannot enter the new port region: %s", err.text);
+            vnf_map_retire(port); /* The switch has let go of the former one: come anew. */
+            drop_connection(port);
         }
         return; /* 'fd' has been taken over. */
     case P2P_MSG_DETACH:
@@ -247,7 +296,5 @@ int vnf_socket_link(struct p2p_port *port, uint32_t link_id, uint64_t generation
 void vnf_socket_close(struct p2p_port *port)
 {
     drop_connection(port);
-    for (unsigned i = 0; i < P2P_MAX_LINKS; i++) {
-        forget_offer(&port->offer[i]);
-    }
+    forget_offers(port);
 }

@@ -35,6 +35,12 @@ static int make_chan(struct p2p_port *port, struct vnf_map *map, struct p2p_regi
                          h->name[side], h->n_queues[side], port->name, map->n_txq);
         goto fail;
     }
+    if (h->mtu != map->region.hdr.mtu) {
+        /* The peer could have written that: the application relies on the MTU that it was told. */
+        error = p2p_fail(err, -EPROTO, "link %u has MTU %u, port %s has %u", h->link_id, h->mtu, port->name,
+                         map->region.hdr.mtu);
+        goto fail;
+    }
     c = aligned_alloc(128, (sizeof *c + 127) / 128 * 128);
     if (!c) {
         error = p2p_fail(err, -ENOMEM, "out of memory for link %u", h->link_id);
@@ -96,11 +102,12 @@ static void hide_chan(struct vnf_map *map, struct vnf_chan *c)
     }
 }
 
+/* Received, and not looked at any more. */
 static bool chan_drained(const struct vnf_chan *c)
 {
     for (unsigned i = 0; i < c->n_rx; i++) {
         const struct p2p_ring_ctl *ctl = c->rx[i].ctl;
-        if (p2p_load_acquire(&ctl->tail) != p2p_load_acquire(&ctl->head)) {
+        if (p2p_load_acquire(&ctl->freed) != p2p_load_acquire(&ctl->head)) {
             return false;
         }
     }
@@ -190,7 +197,11 @@ static bool run_rx_link(struct vnf_map *map, bool *answered)
             return true;
         }
         if (c != map->rx_chan) {
+            bool replaced = map->rx_chan != NULL;
             p2p_rcu_set(map->rx_chan, c);
+            if (replaced) {
+                p2p_rcu_wait(); /* The former one may be unmapped next. */
+            }
         }
         break;
     }

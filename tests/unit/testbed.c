@@ -22,9 +22,13 @@ static void *control_main(void *tb_)
 
     while (!atomic_load(&tb->stop)) {
         p2p_switch_run(tb->sw, 100);
+        pthread_mutex_lock(&tb->lock);
         for (int i = 0; i < tb->n_ports && atomic_load(&tb->auto_confirm); i++) {
             struct p2p_swport *to;
             uint64_t ticket;
+            if (!tb->port[i].port) {
+                continue;
+            }
             if (p2p_swport_wants_confirm(tb->port[i].port, &to, &ticket)) {
                 p2p_swport_confirm(tb->port[i].port, ticket, true, NULL);
             }
@@ -32,6 +36,7 @@ static void *control_main(void *tb_)
                 p2p_swport_unhold(tb->port[i].port, ticket);
             }
         }
+        pthread_mutex_unlock(&tb->lock);
     }
     return NULL;
 }
@@ -50,7 +55,7 @@ static void flush(struct testbed *tb, int from, unsigned queue, struct pending *
     int to = atomic_load(&tb->port[from].forward_to);
     unsigned sent = 0;
 
-    if (to >= 0) {
+    if (to >= 0 && tb->port[to].port) {
         unsigned lose = atomic_load(&tb->lose_one);
         unsigned skip = lose && pend->n ? 1 : 0;
         if (skip) {
@@ -80,12 +85,17 @@ static void *pmd_main(void *tb_)
             sched_yield();
             continue;
         }
+        pthread_mutex_lock(&tb->lock);
         for (int i = 0; i < tb->n_ports; i++) {
             for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
                 struct p2p_swport *port = tb->port[i].port;
                 struct p2p_pkt pkts[BURST];
                 struct pending *pd = &pend[i][q];
 
+                if (!port) {
+                    flush(tb, i, q, pd);
+                    continue;
+                }
                 if (pd->n && (p2p_swport_rx_wants_flush(port, q) || polls % tb->flush_every == 0
                               || pd->n > 3 * BURST)) {
                     flush(tb, i, q, pd);
@@ -105,6 +115,7 @@ static void *pmd_main(void *tb_)
                 work += n;
             }
         }
+        pthread_mutex_unlock(&tb->lock);
         if (!work) {
             sched_yield();
         }
@@ -134,6 +145,7 @@ void testbed_init(struct testbed *tb)
     tb->cfg.log = quiet_log;
     tb->cfg.retry_ms = 50;
     tb->flush_every = 1;
+    pthread_mutex_init(&tb->lock, NULL);
     atomic_store(&tb->auto_confirm, true);
 }
 
@@ -148,17 +160,48 @@ void testbed_start(struct testbed *tb)
     pthread_create(&tb->control, NULL, control_main, tb);
 }
 
-int testbed_add_port(struct testbed *tb, const char *name, unsigned n_queues, uint32_t mtu)
+void testbed_put_port(struct testbed *tb, int i, const char *name, unsigned n_queues, uint32_t mtu)
 {
     struct p2p_swport_config cfg = { .name = name, .n_queues = n_queues, .mtu = mtu, .numa_node = -1 };
+    struct p2p_swport *port;
     struct p2p_error err;
-    int i = tb->n_ports;
 
-    atomic_store(&tb->port[i].forward_to, -1);
-    if (p2p_swport_create(tb->sw, &cfg, &tb->port[i].port, &err)) {
+    if (p2p_swport_create(tb->sw, &cfg, &port, &err)) {
         fprintf(stderr, "# %s\n", err.text);
         abort();
     }
+    pthread_mutex_lock(&tb->lock);
+    tb->port[i].port = port;
+    pthread_mutex_unlock(&tb->lock);
+}
+
+void testbed_remove_port(struct testbed *tb, int i)
+{
+    pthread_mutex_lock(&tb->lock);
+    p2p_swport_destroy(tb->port[i].port);
+    tb->port[i].port = NULL;
+    pthread_mutex_unlock(&tb->lock);
+}
+
+void testbed_reconfigure(struct testbed *tb, int i, unsigned n_queues, uint32_t mtu)
+{
+    struct p2p_swport_config cfg = { .n_queues = n_queues, .mtu = mtu, .numa_node = -1 };
+    struct p2p_error err;
+
+    pthread_mutex_lock(&tb->lock);
+    if (p2p_swport_reconfigure(tb->port[i].port, &cfg, &err)) {
+        fprintf(stderr, "# %s\n", err.text);
+        abort();
+    }
+    pthread_mutex_unlock(&tb->lock);
+}
+
+int testbed_add_port(struct testbed *tb, const char *name, unsigned n_queues, uint32_t mtu)
+{
+    int i = tb->n_ports;
+
+    atomic_store(&tb->port[i].forward_to, -1);
+    testbed_put_port(tb, i, name, n_queues, mtu);
     tb->n_ports++;
     return i;
 }
@@ -170,21 +213,50 @@ static void start_pmd(struct testbed *tb)
     }
 }
 
-void testbed_stop(struct testbed *tb)
+static void stop_switch(struct testbed *tb)
 {
-    char path[128];
-
     atomic_store(&tb->stop, true);
     p2p_switch_wake(tb->sw);
     pthread_join(tb->control, NULL);
     if (tb->pmd) {
         pthread_join(tb->pmd, NULL);
+        tb->pmd = 0;
     }
     for (int i = 0; i < tb->n_ports; i++) {
         p2p_swport_destroy(tb->port[i].port);
+        tb->port[i].port = NULL;
     }
     p2p_switch_destroy(tb->sw);
+}
+
+void testbed_restart(struct testbed *tb)
+{
+    struct p2p_swport_info info[TESTBED_PORTS];
+    bool had_pmd = tb->pmd;
+
+    for (int i = 0; i < tb->n_ports; i++) {
+        p2p_swport_get_info(tb->port[i].port, &info[i]);
+    }
+    stop_switch(tb);
+    atomic_store(&tb->stop, false);
+    testbed_start(tb);
+    for (int i = 0; i < tb->n_ports; i++) {
+        testbed_put_port(tb, i, info[i].name, info[i].n_queues, info[i].mtu);
+    }
+    if (had_pmd) {
+        start_pmd(tb);
+    }
+}
+
+void testbed_stop(struct testbed *tb)
+{
+    char path[128];
+
+    stop_switch(tb);
+    pthread_mutex_destroy(&tb->lock);
     snprintf(path, sizeof path, "%s.lock", tb->socket);
+    unlink(path);
+    snprintf(path, sizeof path, "%s.ledger", tb->socket);
     unlink(path);
     rmdir(tb->dir);
 }
@@ -210,15 +282,59 @@ struct p2p_port *testbed_vnf(struct testbed *tb, const char *name)
     return port;
 }
 
+void testbed_sleep_ms(unsigned ms)
+{
+    nanosleep(&(struct timespec) { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L }, NULL);
+}
+
+uint64_t testbed_now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+#define PATIENCE_MS 10000
+
 bool testbed_wait_state(struct testbed *tb, int port, enum p2p_link_state state)
 {
-    for (int i = 0; i < 10000; i++) {
-        struct p2p_swport_info info;
+    struct p2p_swport_info info;
+
+    for (uint64_t until = testbed_now_ms() + PATIENCE_MS; testbed_now_ms() < until; testbed_sleep_ms(1)) {
         p2p_swport_get_info(tb->port[port].port, &info);
         if (info.state == state) {
             return true;
         }
-        nanosleep(&(struct timespec) { .tv_nsec = 1000000 }, NULL);
     }
+    fprintf(stderr, "# port %s is %s, not %s; last error: %s\n", info.name, p2p_link_state_name(info.state),
+            p2p_link_state_name(state), info.last_error);
+    return false;
+}
+
+bool testbed_wait_attached(struct testbed *tb, int port, bool attached)
+{
+    struct p2p_swport_info info;
+
+    for (uint64_t until = testbed_now_ms() + PATIENCE_MS; testbed_now_ms() < until; testbed_sleep_ms(1)) {
+        p2p_swport_get_info(tb->port[port].port, &info);
+        if (info.attached == attached) {
+            return true;
+        }
+    }
+    fprintf(stderr, "# port %s: attached %d; last error: %s\n", info.name, info.attached, info.last_error);
+    return false;
+}
+
+bool testbed_wait_unlinked(struct testbed *tb, int port)
+{
+    struct p2p_swport_info info;
+
+    for (uint64_t until = testbed_now_ms() + PATIENCE_MS; testbed_now_ms() < until; testbed_sleep_ms(1)) {
+        p2p_swport_get_info(tb->port[port].port, &info);
+        if (info.state == P2P_LINK_NORMAL && !info.link_id) {
+            return true;
+        }
+    }
+    fprintf(stderr, "# port %s is %s with link %u\n", info.name, p2p_link_state_name(info.state), info.link_id);
     return false;
 }

@@ -33,6 +33,7 @@ struct testbed {
     atomic_bool auto_confirm;
     atomic_uint lose_one;               /* The switch loses so many packets: does the test notice? */
     atomic_bool stop, pause;            /* 'pause': the PMD does nothing. */
+    pthread_mutex_t lock;               /* Held while ports are used, and while they come and go. */
     pthread_t control, pmd;
 };
 
@@ -40,10 +41,22 @@ struct testbed {
 void testbed_init(struct testbed *tb);
 void testbed_start(struct testbed *tb);
 int testbed_add_port(struct testbed *tb, const char *name, unsigned n_queues, uint32_t mtu);
+/* Takes a port away, and puts one (back) in its place, while everything runs. */
+void testbed_remove_port(struct testbed *tb, int port);
+void testbed_put_port(struct testbed *tb, int port, const char *name, unsigned n_queues, uint32_t mtu);
+void testbed_reconfigure(struct testbed *tb, int port, unsigned n_queues, uint32_t mtu);
+/* The switch ends in good order, and another one begins with the same ports. */
+void testbed_restart(struct testbed *tb);
 void testbed_stop(struct testbed *tb);
 void testbed_forward(struct testbed *tb, int from, int to); /* The normal way. */
 struct p2p_port *testbed_vnf(struct testbed *tb, const char *name); /* Attaches, or ends the test. */
 /* Waits until 'port' sends in state 'state'.  False: it has not come to that in 10 s. */
 bool testbed_wait_state(struct testbed *tb, int port, enum p2p_link_state state);
+/* Waits until a VNF is there, or not. */
+bool testbed_wait_attached(struct testbed *tb, int port, bool attached);
+/* Waits until 'port' has let go of its channel, as a sender. */
+bool testbed_wait_unlinked(struct testbed *tb, int port);
+void testbed_sleep_ms(unsigned ms);
+uint64_t testbed_now_ms(void);
 
 #endif

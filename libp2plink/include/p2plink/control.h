@@ -27,7 +27,10 @@ enum p2p_msg_type {
     P2P_MSG_HELLO = 1,
 
     /* VNF to vswitchd. */
-    P2P_MSG_ATTACH = 2,   /* 'name'.  Answer: REGION with a fresh port region, or ERROR: -ENOENT, -EBUSY. */
+    P2P_MSG_ATTACH = 2,   /* 'name'.  A VNF that has been here before a restart of vswitchd sends OFFERs for its link
+                           * regions, and then its port region along: 'generation', 'size' and a descriptor.  Answer: REGION
+                           * with a fresh port region, or with the same generation (stay where you are), or ERROR: -ENOENT,
+                           * -EBUSY. */
 
     /* vswitchd to VNF. */
     P2P_MSG_REGION = 3,   /* A region and its descriptor.  'link_id' 0: the port's own, which replaces the former one;
@@ -41,11 +44,12 @@ enum p2p_msg_type {
 
     /* Agent to vswitchd. */
     P2P_MSG_CLAIM = 8,    /* A VM is there for port 'name'.  'generation' != 0: it already has the port region of that
-                           * generation plugged.  Answer: REGION, with the port region to plug (the same generation: nothing to
-                           * plug), or ERROR: -ENOENT, -EBUSY (a process has the port).  After REGION: PLUG for each link
+                           * generation plugged; its descriptor comes along if the agent has it.
+                           * Answer: REGION, with the port region to plug (the same generation: nothing to plug), or ERROR: -ENOENT, -EBUSY (a process has the port).  After REGION: PLUG for each link
                            * region that the VM has or should have for this port (answered at once where it is
                            * plugged), then OK with the CLAIM's 'seq': link regions not named by then can go. */
-    P2P_MSG_RELEASE = 9,  /* That VM is gone, or its port region has been unplugged.  Answer: OK. */
+    P2P_MSG_RELEASE = 9,  /* That VM is gone, or its port region is about to be unplugged (in a second: the VNF must let go of
+                           * it, and not come back to that region).  Answer: OK. */
 
     /* vswitchd to agent; answers carry the same 'seq'. */
     P2P_MSG_PLUG = 10,    /* Plug link region 'link_id' with its descriptor into the VM of port 'name'.  Answer when QEMU
@@ -55,6 +59,10 @@ enum p2p_msg_type {
                            * Answer: OK or ERROR. */
     P2P_MSG_PORT = 13,    /* Port 'name' has come ('error' 0) or gone ('error' -ENOENT).  No answer.  Sent for every
                            * port after HELLO. */
+
+    /* VNF or agent to vswitchd, before ATTACH or CLAIM: link region 'link_id' ('generation', 'size', a descriptor) that port
+     * 'name' has had since before a restart of vswitchd.  No answer. */
+    P2P_MSG_OFFER = 14,
 };
 
 enum p2p_role {

@@ -95,6 +95,24 @@ P2P_EXPORT int p2p_swport_reconfigure(struct p2p_swport *port, const struct p2p_
 /* Tells the VNF whether the port is up in the switch. */
 P2P_EXPORT void p2p_swport_set_link_up(struct p2p_swport *port, bool up);
 
+/* Counters of the normal path, for the switch's netdev to keep: the library only remembers them over a restart of the
+ * switch, which is why they lie in its memory.  A port that is made anew, not restarted, begins with zeros.  All words are
+ * 64 bits; whoever adds to one from several threads does so atomically. */
+struct p2p_queue_counters {
+    uint64_t packets, bytes;
+    uint64_t pad[6];
+};
+struct p2p_swport_counters {
+    struct p2p_queue_counters rx[16], tx[16]; /* P2P_MAX_QUEUES. */
+    uint64_t rx_dropped[2], tx_dropped[2];    /* As the netdev sees fit. */
+};
+/* Valid until p2p_swport_destroy(). */
+P2P_EXPORT struct p2p_swport_counters *p2p_swport_counters(struct p2p_swport *port);
+
+/* While the switch restores its flow tables after a restart ('restoring'), links from before that it has adopted stay as
+ * they are; when it is over, those that no p2p_swport_set_target() confirms are ended.  Any thread. */
+P2P_EXPORT void p2p_switch_set_restoring(struct p2p_switch *sw, bool restoring);
+
 /*
  * Data path.
  */
