@@ -400,7 +400,9 @@ void p2p_swport_set_target(struct p2p_swport *from, struct p2p_swport *to, const
     if (from->target != to) {
         from->target = to;
         from->ticket++;
-        if (from->state == P2P_LINK_DIRECT || (from->state == P2P_LINK_SWITCHING && from->confirmed)) {
+        bool direct = from->state == P2P_LINK_DIRECT || (from->state == P2P_LINK_SWITCHING && from->confirmed);
+        /* (An adopted link has no target yet; getting the one that it had is what it waits for.) */
+        if (direct && !(from->adopted && to == from->to)) {
             begin_revert(from, true);
         }
         p2p_switch_wake(sw);
