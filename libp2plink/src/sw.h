@@ -245,6 +245,7 @@ static inline bool sw_chan_ready(const struct sw_chan *c)
 /* sw_stats.c */
 void sw_stats_rebase(struct p2p_swport *port);
 void sw_stats_adopt(struct p2p_swport *port);
+void sw_stats_orphan(struct p2p_swport *port);
 void sw_stats_sync(struct p2p_swport *port);
 void sw_stats_over(struct p2p_swport *port);
 uint32_t sw_stats_left(const struct sw_chan *chan, unsigned from_side);

@@ -237,9 +237,9 @@ static void run_orphan(struct p2p_swport *from)
             return;
         }
     }
-    sw_stats_sync(from);
     sw_port_set_mode(from, link_id, false);
     sw_port_poke(from);
+    sw_stats_orphan(from);
 }
 
 void sw_dir_run(struct p2p_swport *from, uint64_t now)

@@ -71,6 +71,17 @@ void sw_stats_adopt(struct p2p_swport *port)
     }
 }
 
+/* After a restart, the receiver of 'port' has not come back, and mode has been set to NORMAL: the sender's count stands
+ * alone. */
+void sw_stats_orphan(struct p2p_swport *port)
+{
+    for (unsigned q = 0; q < port->region->n_queues; q++) {
+        port->late[q] = UINT32_MAX;
+    }
+    sw_stats_sync(port);
+    sw_stats_over(port);
+}
+
 /* The direction of 'port' is over.  One burst may still be on its way, in each queue. */
 void sw_stats_over(struct p2p_swport *port)
 {
@@ -91,7 +102,7 @@ static bool plausible(const struct p2p_swport *port, unsigned q, const struct sw
     uint64_t bytes = now->bytes - port->first[q].bytes;
     uint64_t more = after - now->packets;
 
-    if (!port->to && !p2p_mode_direct(port->ledger->mode) && grown > port->late[q]) {
+    if (!port->to && grown > port->late[q]) {
         return false;
     }
     return grown <= (now_ns - port->base_ns) / MIN_NS_PER_PACKET + n_desc
@@ -108,6 +119,9 @@ void sw_stats_sync(struct p2p_swport *port)
     struct sw_region *r = port->region;
     if (!r || !port->session) {
         return; /* Nobody has been let in: nothing that is in there counts. */
+    }
+    if (!port->to && p2p_mode_direct(port->ledger->mode)) {
+        return; /* After a restart, its receiver has not come back yet, and both must count the same. */
     }
     sync_people_counters(port);
 
@@ -129,9 +143,8 @@ void sw_stats_sync(struct p2p_swport *port)
             if (port->to) {
                 port->to->ledger->in_sum.packets += grown.packets;
                 port->to->ledger->in_sum.bytes += grown.bytes;
-            } else if (!p2p_mode_direct(port->ledger->mode)) {
-                /* The rest of a burst that was on its way when its receiver ceased to be.  (Else: the receiver has not
-                 * come back yet after a restart.) */
+            } else {
+                /* The rest of a burst that was on its way when its receiver ceased to be. */
                 port->late[q] -= (uint32_t)grown.packets;
             }
         } else {
