@@ -633,6 +633,7 @@ void p2p_detector_commit(struct p2p_detector *d, p2p_det_changed_func *cb, void 
             changed = w;
         }
         w->answer = way.answer;
+        w->answer.serial = d->n_evaluations;
         if (remember(d, w, &way)) {
             mark_clean(d, w);
         }
