@@ -58,6 +58,10 @@ struct p2p_cons {
 /* How far ahead the producer asks for the ownership of lines that it is going to write. */
 #define P2P_PREFETCH_BYTES 1024u
 
+/* From how many packets on, as far as the producer knows, it looks how far the consumer has come: one line per so many
+ * packets, so that a lightly loaded ring is seen to be empty before it has walked through all of its area. */
+#define P2P_REFRESH_PACKETS 64u
+
 static inline uint32_t p2p_prod_used(const struct p2p_prod *p, uint32_t head) { return head - p->freed; }
 
 /* Looks how far the consumer has come. */
@@ -101,6 +105,9 @@ static inline unsigned p2p_prod_burst(struct p2p_prod *p, const struct p2p_buf *
     uint32_t head = p->head;
     unsigned i;
 
+    if (p2p_prod_used(p, head) >= P2P_REFRESH_PACKETS) {
+        p2p_prod_refresh(p, head); /* Perhaps it is empty, and we can begin anew at the start of the area. */
+    }
     for (i = 0; i < n; i++) {
         uint32_t len = bufs[i].len;
         if (p2p_unlikely(len < P2P_FRAME_MIN || len > p->max_len)) {
