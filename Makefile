@@ -41,10 +41,10 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: help
 help: ## print this
 	@echo "Targets (as root, on Debian 12):"
-	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 	    while IFS='|' read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done
 	@echo "Variables:"
-	@sed -n '/^# Variables/,/^$$/s/^#   \([A-Z].*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^# Variables/,/^$$/s/^#   \([A-Z].*\)/  \1/p' Makefile
 
 .PHONY: deps all
 deps: ## install the Debian packages that the rest needs
