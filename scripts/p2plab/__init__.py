@@ -11,7 +11,7 @@ huge pages, for as long as it runs.
     unixctl.py    ovs-appctl's protocol, for those who ask often
     openflow.py   flow-mods and barriers on a connection of one's own
     vnf.py        a VNF and its line protocol; process.py and guest.py run it
-    agent.py      p2plinkd, where there are guests
+    agent.py      p2plinkd, where there are guests; qmp.py: without it
     chain.py      ports, rules and VNFs as one: start, rest, wait for links
     accounts.py   do all counters agree?
     watch.py      do counters go backwards?

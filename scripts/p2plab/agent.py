@@ -4,7 +4,7 @@
 import json
 import os
 
-from . import build
+from . import build, signals
 from .proc import Child, run
 from .unixctl import Unixctl
 from .waiting import wait_for
@@ -20,10 +20,11 @@ class Agent:
         self.appctl = Unixctl(self.ctl)
 
     def start(self):
-        self.child = Child("p2plinkd", [
-            build.agent("p2plinkd"), "--db=" + self.ovs.db, "--p2plink-socket=" + self.ovs.socket,
-            "--unixctl=" + self.ctl, "--log-file=" + self.log, "-vconsole:warn"],
-            env=self.ovs.env, log=os.path.join(self.dir, "p2plinkd.out"))
+        with signals.shielded():
+            self.child = Child("p2plinkd", [
+                build.agent("p2plinkd"), "--db=" + self.ovs.db, "--p2plink-socket=" + self.ovs.socket,
+                "--unixctl=" + self.ctl, "--log-file=" + self.log, "-vconsole:warn"],
+                env=self.ovs.env, log=os.path.join(self.dir, "p2plinkd.out"))
 
         def serving():
             self.child.check()

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 
-from . import build
+from . import build, signals
 from .proc import Child, run
 from .waiting import LabError, wait_for
 
@@ -20,12 +20,13 @@ def accel():
 
 
 class GuestCarrier:
+    """'options' go to start-guest.sh."""
     kind = "guest"
 
-    def __init__(self, name, folder, after="poweroff", wait=90):
+    def __init__(self, name, folder, options=(), wait=90):
         self.name = name
         self.dir = folder
-        self.after = after
+        self.options = list(options)
         self.wait = wait
         self.log = os.path.join(folder, name + ".start")
         self.console = os.path.join(folder, name + ".console")
@@ -36,9 +37,10 @@ class GuestCarrier:
 
     def start(self, program, arguments):
         inside = shlex.join([program, *arguments, "--attach", "pci", "--wait", str(self.wait)])
-        self.child = Child(self.name, [
-            build.start_guest(), "--image", build.image(), "--dir", self.dir, "--name", self.name,
-            "--run", "exec " + inside, "--after", self.after], log=self.log)
+        with signals.shielded():
+            self.child = Child(self.name, [
+                build.start_guest(), "--image", build.image(), "--dir", self.dir, "--name", self.name,
+                "--run", "exec " + inside, *self.options], log=self.log)
         wait_for(f"the serial port of guest {self.name}", self._connect, 60)
 
     def _connect(self):

@@ -30,13 +30,14 @@ HUGE_PAGES = 48
 class Lab:
     """'vnf' is "process" or "guest": what VNFs are unless told otherwise.  'flavour' is the build of Open vSwitch,
     'other_config' goes to its Open_vSwitch row.  'huge_pages' is how many more are asked of the kernel; without any,
-    the switch takes tmpfs."""
+    the switch takes tmpfs.  'preload' is a library put in front of vswitchd's."""
 
-    def __init__(self, name, vnf="process", flavour="ovs", other_config=None, huge_pages=HUGE_PAGES):
+    def __init__(self, name, vnf="process", flavour="ovs", other_config=None, huge_pages=HUGE_PAGES, preload=None):
         self.name = name
         self.kind = vnf
         self.flavour = flavour
         self.other_config = other_config
+        self.preload = preload
         self.want_huge_pages = huge_pages
         self.huge_pages = 0
         self.dir = None
@@ -69,7 +70,7 @@ class Lab:
         with signals.shielded():
             self.huge_pages = hugepages.change(self.want_huge_pages)
             self.stack.callback(lambda: hugepages.change(-self.huge_pages))
-        self.ovs = Ovs(self.dir, self.flavour, self.other_config)
+        self.ovs = Ovs(self.dir, self.flavour, self.other_config, self.preload)
         self.stack.callback(self.ovs.stop)
         self.ovs.start()
         if self.kind == "guest":
@@ -93,16 +94,16 @@ class Lab:
                 shutil.copy(path, to)
         print(f"# the lab's logs are in {os.path.relpath(to)}", flush=True)
 
-    def vnf(self, name, program, ports, arguments=(), kind=None):
-        """Starts a VNF on 'ports'; it has yet to attach to them, see Vnf.wait_ready()."""
+    def vnf(self, name, program, ports, arguments=(), kind=None, wait=20, guest=(), owned=True):
+        """Starts a VNF on 'ports'; it has yet to attach to them, see Vnf.wait_ready().  A process gives up after 'wait'
+        seconds.  'guest' are options for a guest; unless it is 'owned', OVSDB does not say that the ports are its."""
         if (kind or self.kind) == "guest":
-            carrier = GuestCarrier(name, self.dir)
-            for port in ports:
+            carrier = GuestCarrier(name, self.dir, guest)
+            for port in ports if owned else ():
                 self.ovs.vsctl("set", "Interface", port, "external_ids:p2plink-qmp=" + carrier.qmp)
         else:
-            carrier = ProcessCarrier(name, self.dir, self.ovs.socket)
+            carrier = ProcessCarrier(name, self.dir, self.ovs.socket, wait)
         vnf = Vnf(name, program, list(ports), list(arguments), carrier)
         self.stack.callback(vnf.stop)
-        with signals.shielded():
-            vnf.start()
+        vnf.start()
         return vnf

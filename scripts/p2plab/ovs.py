@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from . import build, parse
+from . import build, parse, signals
 from .openflow import Controller
 from .proc import Child, run
 from .unixctl import Unixctl
@@ -35,7 +35,7 @@ def _value(v):
 class Ovs:
     """Built in build/FLAVOUR.  'other_config' goes to the Open_vSwitch row before vswitchd starts."""
 
-    def __init__(self, folder, flavour="ovs", other_config=None):
+    def __init__(self, folder, flavour="ovs", other_config=None, preload=None):
         self.dir = folder
         self.tree = build.ovs(flavour)
         self.socket = os.path.join(folder, "p2plink.sock")   # Where VNFs attach.
@@ -45,11 +45,13 @@ class Ovs:
         self.other_config = {"pmd-cpu-mask": pmd_mask(), "pmd-maxsleep": "100", **(other_config or {})}
         self.env = {**os.environ, "OVS_RUNDIR": folder, "OVS_DBDIR": folder, "OVS_SYSCONFDIR": folder,
                     "OVS_LOGDIR": folder}
+        self.preload = preload
         self.server = self.vswitchd = None
         self.appctl = Unixctl(os.path.join(folder, "vswitchd.ctl"))
         self.stats_interval = 5000
 
-    def _program(self, name):
+    def program(self, name):
+        """One of its programs, such as "utilities/ovs-ofctl"."""
         return os.path.join(self.tree, name)
 
     #
@@ -65,12 +67,13 @@ class Ovs:
     def start_server(self):
         conf = os.path.join(self.dir, "conf.db")
         if not os.path.exists(conf):
-            run([self._program("ovsdb/ovsdb-tool"), "create", conf,
-                 self._program("vswitchd/vswitch.ovsschema")], env=self.env)
+            run([self.program("ovsdb/ovsdb-tool"), "create", conf,
+                 self.program("vswitchd/vswitch.ovsschema")], env=self.env)
         log = os.path.join(self.dir, "ovsdb-server.log")
-        self.server = Child("ovsdb-server", [
-            self._program("ovsdb/ovsdb-server"), conf, "--remote=p" + self.db, "--no-chdir", "-vconsole:warn",
-            "--unixctl=" + os.path.join(self.dir, "ovsdb.ctl")], env=self.env, log=log)
+        with signals.shielded():
+            self.server = Child("ovsdb-server", [
+                self.program("ovsdb/ovsdb-server"), conf, "--remote=p" + self.db, "--no-chdir", "-vconsole:warn",
+                "--unixctl=" + os.path.join(self.dir, "ovsdb.ctl")], env=self.env, log=log)
 
         def listening():
             self.server.check()
@@ -79,17 +82,19 @@ class Ovs:
 
     def start_vswitchd(self, *options):
         """Returns when it has done all that the database says."""
-        self.vswitchd = Child("ovs-vswitchd", [
-            self._program("vswitchd/ovs-vswitchd"), self.db, "--no-chdir", "--disable-system", "-vconsole:warn",
-            "--log-file=" + self.log, "--unixctl=" + self.appctl.path, *options],
-            env=self.env, log=os.path.join(self.dir, "vswitchd.out"), netns=True)
+        with signals.shielded():
+            self.vswitchd = Child("ovs-vswitchd", [
+                self.program("vswitchd/ovs-vswitchd"), self.db, "--no-chdir", "--disable-system", "-vconsole:warn",
+                "--log-file=" + self.log, "--unixctl=" + self.appctl.path, *options],
+                env={**self.env, **({"LD_PRELOAD": self.preload} if self.preload else {})},
+            log=os.path.join(self.dir, "vswitchd.out"), netns=True)
 
         def serving():
             self.vswitchd.check()
             return os.path.exists(self.appctl.path)
         wait_for("ovs-vswitchd's control socket", serving, START_SECONDS)
-        self.vsctl("show")  # Waits for nothing,
-        self.vsctl("set", "Open_vSwitch", ".", "external_ids:lab=1")  # but this until vswitchd has caught up.
+        # A change makes ovs-vsctl wait until vswitchd has caught up with the database.
+        self.vsctl("set", "Open_vSwitch", ".", "external_ids:lab=1")
 
     def stop(self):
         self.appctl.close()
@@ -115,12 +120,12 @@ class Ovs:
 
     def vsctl(self, *args, check=True):
         """What ovs-vsctl says; it waits until vswitchd has done as it is told."""
-        return run([self._program("utilities/ovs-vsctl"), "--db=" + self.db, "--timeout=20", *args], env=self.env,
+        return run([self.program("utilities/ovs-vsctl"), "--db=" + self.db, "--timeout=20", *args], env=self.env,
                    check=check).stdout
 
     def ofctl(self, *args, stdin=None, check=True):
         """What ovs-ofctl says.  It ends when the switch has answered the barrier that follows its changes."""
-        return run([self._program("utilities/ovs-ofctl"), *args], env=self.env, stdin=stdin, check=check).stdout
+        return run([self.program("utilities/ovs-ofctl"), *args], env=self.env, stdin=stdin, check=check).stdout
 
     def controller(self, bridge):
         return Controller(os.path.join(self.dir, bridge + ".mgmt"))

@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 
-from . import build
+from . import build, signals
 from .proc import Child
 from .waiting import LabError
 
@@ -13,7 +13,7 @@ from .waiting import LabError
 class ProcessCarrier:
     kind = "process"
 
-    def __init__(self, name, folder, socket, wait=20):
+    def __init__(self, name, folder, socket, wait):
         self.name = name
         self.log = os.path.join(folder, name + ".err")
         self.socket = socket
@@ -22,7 +22,7 @@ class ProcessCarrier:
 
     def start(self, program, arguments):
         command = [build.vnf(program), *arguments, "--socket", self.socket, "--wait", str(self.wait)]
-        with open(self.log, "ab") as err:
+        with open(self.log, "ab") as err, signals.shielded():
             self.child = Child(self.name, command, log=self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=err)
 

@@ -191,7 +191,7 @@ struct p2p_swport_info {
     uint32_t ring_used;       /* Packets in its direct rings (as receiver). */
     uint64_t holds, holds_expired;
     char last_error[256];     /* "" if none. */
-    char why[128];            /* Why it has no target. */
+    char why[256];            /* Why it has no target. */
 };
 P2P_EXPORT void p2p_swport_get_info(struct p2p_swport *port, struct p2p_swport_info *info);
 
