@@ -21,7 +21,8 @@
 #   NAME.tty   the second serial port, a unix stream socket; who connects must read, or the command stops at its output
 # and also afterwards:
 #   NAME.console   what the kernel and the command's standard error said
-#   NAME.out       what the command wrote, also while nobody was connected to NAME.tty
+#   NAME.out       what the command wrote while nobody was connected to NAME.tty; what it writes to a client that does
+#                  not keep up appears here too, but with characters doubled (QEMU logs what it has to send again)
 # The exit status is QEMU's, 0 also after a panic, or 0 after SIGTERM or SIGINT to this script.  How the command ended
 # is in NAME.console: "p2p: command ended, status N".
 set -euo pipefail

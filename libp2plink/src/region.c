@@ -2,6 +2,7 @@
 #include "region.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/memfd.h>
 #include <linux/mempolicy.h>
 #include <stdio.h>
@@ -9,8 +10,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "atomics.h"
+#include "sigbus.h"
 
 #define HUGE_PAGE (UINT64_C(2) << 20)
 
@@ -113,6 +116,7 @@ static int make_memory(struct p2p_region *r, const char *name, size_t size, bool
     r->size = size;
     r->fd = fd;
     r->huge = huge;
+    r->watch = p2p_sigbus_watch(base, size);
     return 0;
 
 fail:
@@ -265,12 +269,29 @@ int p2p_region_map(struct p2p_region *r, int fd, size_t size, uint64_t magic, ui
         munmap(base, size);
         return error;
     }
-    *r = (struct p2p_region) { .base = base, .size = size, .fd = fd, .hdr = hdr };
+    struct statfs fs;
+    *r = (struct p2p_region) {
+        .base = base, .size = size, .fd = fd, .hdr = hdr, .watch = p2p_sigbus_watch(base, size),
+        .huge = fstatfs(fd, &fs) == 0 && (unsigned long)fs.f_type == HUGETLBFS_MAGIC,
+    };
     return 0;
+}
+
+bool p2p_region_torn(const struct p2p_region *r)
+{
+    return p2p_sigbus_torn(r->watch);
+}
+
+/* The mapping is about to go, or to be replaced. */
+static void forget(struct p2p_region *r)
+{
+    p2p_sigbus_forget(r->watch);
+    r->watch = 0;
 }
 
 void p2p_region_blank(struct p2p_region *r)
 {
+    forget(r);
     if (r->base) {
         mmap(r->base, r->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     }
@@ -293,6 +314,7 @@ void p2p_region_wipe(struct p2p_region *r)
 
 void p2p_region_unmap(struct p2p_region *r)
 {
+    forget(r);
     if (r->base) {
         munmap(r->base, r->size);
         r->base = NULL;

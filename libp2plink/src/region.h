@@ -20,6 +20,7 @@ struct p2p_region {
     int fd;                        /* -1: none. */
     bool huge;                     /* Huge pages. */
     bool wc;                       /* The mapping may be write-combining. */
+    int watch;                     /* See sigbus.h; 0: none. */
     struct p2p_region_header hdr;  /* Private copy. */
 };
 
@@ -27,6 +28,9 @@ struct p2p_region {
 
 static inline void *p2p_region_at(const struct p2p_region *r, uint64_t off) { return r->base + off; }
 static inline bool p2p_region_is_link(const struct p2p_region *r) { return r->hdr.magic == P2P_LINK_MAGIC; }
+
+/* Somebody has taken its memory away: what is there now is zeros, and this process's alone. */
+bool p2p_region_torn(const struct p2p_region *r);
 
 /* What to make; sizes and offsets follow from it. */
 struct p2p_region_spec {

@@ -2,6 +2,8 @@
 #include "sock.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -40,15 +42,36 @@ int p2p_msg_send(int sock, const struct p2p_msg *m, int fd)
     return n < 0 ? -errno : 0;
 }
 
+static void *close_main(void *fd)
+{
+    close((int)(intptr_t)fd);
+    return NULL;
+}
+
+void p2p_close_foreign(int fd)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+
+    if (fcntl(fd, F_GET_SEALS) >= 0) {
+        close(fd);
+    } else if (!pthread_attr_init(&attr)) {
+        (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+        (void)pthread_create(&thread, &attr, close_main, (void *)(intptr_t)fd); /* If it cannot be made, the file stays. */
+        pthread_attr_destroy(&attr);
+    }
+}
+
 int p2p_msg_recv(int sock, struct p2p_msg *m, int *fdp)
 {
     struct iovec iov = { .iov_base = m, .iov_len = sizeof *m };
     union {
         struct cmsghdr align;
-        char buf[CMSG_SPACE(4 * sizeof(int))];
+        char buf[CMSG_SPACE(sizeof(int))];
     } control;
+    /* Room for exactly one descriptor: what is more, the kernel keeps from us, and says so (MSG_CTRUNC). */
     struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof control.buf,
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = CMSG_LEN(sizeof(int)),
     };
     int fd = -1;
 
@@ -61,28 +84,19 @@ int p2p_msg_recv(int sock, struct p2p_msg *m, int *fdp)
         return -errno;
     }
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-            size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            for (size_t i = 0; i < count; i++) {
-                int got;
-                memcpy(&got, CMSG_DATA(c) + i * sizeof got, sizeof got);
-                if (fd < 0) {
-                    fd = got;
-                } else {
-                    close(got); /* One per message is the rule; do not let a peer fill our table. */
-                }
-            }
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof fd)) {
+            memcpy(&fd, CMSG_DATA(c), sizeof fd);
         }
     }
     if (n == 0) {
         if (fd >= 0) {
-            close(fd);
+            p2p_close_foreign(fd);
         }
         return -ECONNRESET;
     }
     if (n != sizeof *m || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || m->magic != P2P_CONTROL_MAGIC) {
         if (fd >= 0) {
-            close(fd);
+            p2p_close_foreign(fd);
         }
         return -EPROTO;
     }

@@ -57,6 +57,7 @@ struct sw_region {
     bool by_socket;              /* A process has it: who writes there without a connection is not let in. */
     bool rx_ready;               /* The VNF's rings may be taken from. */
     bool tx_ready;               /* There is a VNF to put packets for. */
+    bool gate_awaited;           /* Adopted; 'gate_to' may be yet to come, and cuts hold until then. */
     struct sw_region *gate_to;   /* RCU: where the gates of what this VNF sends are published. */
     struct sw_rxq rx[P2P_MAX_QUEUES];
     struct sw_txq tx[P2P_MAX_QUEUES];
@@ -100,7 +101,7 @@ struct p2p_swport {
 
     /* As a sender. */
     struct p2p_swport *target;      /* What the switch wants; NULL: nothing. */
-    char why[128];
+    char why[256];
     uint64_t ticket;                /* Changes with the target. */
     enum p2p_link_state state;
     struct p2p_swport *to;          /* Whom the channel leads to, from PROVISIONING until its end. */
@@ -124,7 +125,7 @@ struct p2p_swport {
 
     /* Counters, see sw_stats.c. */
     uint64_t base_ns;
-    struct sw_counts first[P2P_MAX_QUEUES]; /* The VNF's words when it came, or was last caught lying. */
+    struct sw_counts first[P2P_MAX_QUEUES]; /* The VNF's words when it came, and what was not believed since. */
     uint64_t first_ns;
     uint32_t late[P2P_MAX_QUEUES];          /* Packets that may still be counted although the direction is over. */
     uint64_t refused_base, refused_sum, epochs_base, epochs_sum, bad_sum;
@@ -158,6 +159,7 @@ struct sw_chan {
     struct p2p_region region;
     struct sw_end end[2];           /* By side. */
     bool closing;
+    bool forced;                    /* A VNF or VM has not let it go in time. */
     uint64_t idle_since_ms;         /* 0: in use. */
     int error;                      /* Why it cannot be used, negative errno. */
 };
@@ -178,7 +180,7 @@ struct sw_conn {
     struct sw_offer *offers;        /* Until they are used. */
     unsigned n_offers;
     uint32_t role;                  /* 0 before HELLO. */
-    uint32_t pid;
+    uint32_t pid, uid;              /* The client's, as the kernel says. */
     struct p2p_swport *port;        /* A VNF's. */
     bool dead;
 };

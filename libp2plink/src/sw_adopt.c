@@ -104,6 +104,7 @@ bool sw_adopt_port(struct p2p_swport *port, struct sw_conn *conn, const struct s
     /* Numbers that go on from the ledger's, so that no old acknowledgement fits a new word. */
     port->mode_seq = (uint32_t)ledger->mode >> 1;
     port->rx_seq = (uint32_t)ledger->rx_link >> 2;
+    r->gate_awaited = true;
     sw_port_put_region(port, r);
     port->session = ledger->session;
     port->used = true;

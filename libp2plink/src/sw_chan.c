@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "sw.h"
 
@@ -210,7 +211,7 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
         if (mine && p2p_have_what(have) == P2P_HAVE_MAPPED) {
             e->state = SW_END_MAPPED;
         } else if (mine && p2p_have_what(have) == P2P_HAVE_FAILED) {
-            fail(c, -p2p_have_error(have), "mapping failed", e);
+            fail(c, p2p_have_error(have) ? -p2p_have_error(have) : -EIO, "mapping failed", e);
         } else if (now >= e->deadline_ms) {
             fail(c, -ETIMEDOUT, e->guest ? "the guest has not mapped its device" : "the VNF has not mapped it", e);
         }
@@ -221,6 +222,9 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
         }
         break;
     case SW_END_MAPPED:
+        if (mine && p2p_have_what(have) == P2P_HAVE_FAILED) {
+            fail(c, p2p_have_error(have) ? -p2p_have_error(have) : -EIO, "its memory is lost", e);
+        }
         if (c->closing) {
             set_want(c, side, P2P_WANT_UNMAP);
             e->state = SW_END_UNMAPPING;
@@ -232,6 +236,7 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
         if ((mine && p2p_have_what(have) == P2P_HAVE_UNMAPPED) || !e->port || !e->port->attached
             || now >= e->deadline_ms) {
             if (now >= e->deadline_ms && e->port) {
+                c->forced = true;
                 sw_port_error(e->port, "link %u: the VNF has not unmapped it within %u ms; taken away anyway", c->id,
                               sw->cfg.answer_ms);
             }
@@ -240,6 +245,7 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
         break;
     case SW_END_UNPLUGGING:
         if (now >= e->deadline_ms) {
+            c->forced = true;
             if (e->port) {
                 sw_port_error(e->port, "link %u: the VM has not let its device go within %u ms", c->id, sw->cfg.plug_ms);
             }
@@ -258,6 +264,9 @@ void sw_chan_run(struct sw_chan *c, uint64_t now)
 
     if (!sw) {
         return; /* Both ports are gone; sw_chan_reap() has the rest. */
+    }
+    if (p2p_region_torn(&c->region)) {
+        fail(c, -EFAULT, "its memory is lost", &c->end[0]);
     }
     bool used = in_use(c);
     bool awaited = c->end[0].state == SW_END_AWAITED || c->end[1].state == SW_END_AWAITED;
@@ -295,8 +304,9 @@ void sw_chan_reap(struct p2p_switch *sw)
         }
         if (over || orphan) {
             *cp = c->next;
-            /* Whoever kept a mapping reads zeros from now on, and the memory is free. */
-            p2p_region_wipe(&c->region);
+            if (c->forced) {
+                p2p_region_wipe(&c->region); /* Whoever kept a mapping reads zeros from now on, and the memory is free. */
+            }
             p2p_region_unmap(&c->region);
             free(c);
         } else {
@@ -375,13 +385,20 @@ void sw_chan_agent_came(struct p2p_swport *port)
     }
 }
 
+static bool same_file(int a, int b)
+{
+    struct stat sa, sb;
+    return !fstat(a, &sa) && !fstat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
 /* A link region from before our restart: finds it, if the VNF at its other end has come already, or takes it over.  Its
  * ends are AWAITED until their VNFs come. */
 struct sw_chan *sw_chan_adopt(struct p2p_switch *sw, const struct sw_offer *offer, struct p2p_error *err)
 {
     for (struct sw_chan *c = sw->chans; c; c = c->next) {
         if (c->id == offer->link_id) {
-            return c;
+            /* One of the two could have brought memory of its own. */
+            return same_file(c->region.fd, offer->fd) ? c : NULL;
         }
     }
     struct sw_chan *c = calloc(1, sizeof *c);

@@ -18,6 +18,7 @@
 
 #define AGENT_BUFFER (4 << 20) /* Bytes of messages that the agent has not read yet: some thousands. */
 #define ACCEPT_PAUSE_MS 100u
+#define IDLE_MAX 256u /* Connections that are neither a VNF's nor the agent's. */
 
 uint32_t sw_conn_seq(struct p2p_switch *sw)
 {
@@ -93,6 +94,11 @@ static void hello(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_
         sw_conn_send_error(conn, m->seq, -EPROTO, "HELLO comes once");
         return;
     }
+    if (m->role == P2P_ROLE_AGENT && conn->uid && conn->uid != geteuid()) {
+        /* It would get the memory of every port. */
+        sw_conn_send_error(conn, m->seq, -EPERM, "the agent must run as root, or as the switch's own user");
+        return;
+    }
     if (m->role == P2P_ROLE_AGENT && sw->agent && !sw->agent->dead) {
         sw_conn_send_error(conn, m->seq, -EBUSY, "the agent with pid %u is connected already", sw->agent->pid);
         return;
@@ -132,7 +138,7 @@ static void keep_offer(struct sw_conn *conn, const struct p2p_msg *m, int fd)
     }
     if (!offers) {
         if (fd >= 0) {
-            close(fd);
+            p2p_close_foreign(fd);
         }
         return;
     }
@@ -157,7 +163,7 @@ static void forget_offers(struct sw_conn *conn, const char *name)
 {
     for (unsigned i = 0; i < conn->n_offers;) {
         if (!name || !strcmp(conn->offers[i].name, name)) {
-            close(conn->offers[i].fd);
+            p2p_close_foreign(conn->offers[i].fd);
             conn->offers[i] = conn->offers[--conn->n_offers];
         } else {
             i++;
@@ -244,7 +250,7 @@ void sw_conn_input(struct p2p_switch *sw, struct sw_conn *conn)
             handle(sw, conn, &m, fd);
         }
         if (fd >= 0) {
-            close(fd);
+            p2p_close_foreign(fd);
         }
     }
 }
@@ -271,6 +277,23 @@ void sw_conn_run(struct p2p_switch *sw, uint64_t now)
     }
 }
 
+/* Whoever may connect could take all our descriptors: the oldest of those that do nothing makes room. */
+static void limit_idle(struct p2p_switch *sw)
+{
+    struct sw_conn *oldest = NULL;
+    unsigned n = 0;
+
+    for (struct sw_conn *c = sw->conns; c; c = c->next) {
+        if (!c->port && c != sw->agent && !c->dead) {
+            n++;
+            oldest = c;
+        }
+    }
+    if (n > IDLE_MAX) {
+        oldest->dead = true;
+    }
+}
+
 void sw_conn_accept(struct p2p_switch *sw)
 {
     for (;;) {
@@ -282,7 +305,7 @@ void sw_conn_accept(struct p2p_switch *sw)
             return;
         }
         struct sw_conn *conn = calloc(1, sizeof *conn);
-        struct ucred cred = { 0 };
+        struct ucred cred = { .uid = (uid_t)-1 };
         socklen_t len = sizeof cred;
         struct epoll_event ev = { .events = EPOLLIN, .data.ptr = conn };
         if (!conn || epoll_ctl(sw->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
@@ -295,8 +318,10 @@ void sw_conn_accept(struct p2p_switch *sw)
         (void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
         conn->fd = fd;
         conn->pid = (uint32_t)cred.pid;
+        conn->uid = (uint32_t)cred.uid;
         conn->next = sw->conns;
         sw->conns = conn;
+        limit_idle(sw);
     }
 }
 

@@ -36,8 +36,9 @@ static inline uint32_t rx_limit(struct sw_region *r, struct sw_rxq *q, unsigned 
     if (p2p_likely(epoch == p2p_load(q->gate_epoch) || !epoch)) {
         return head;
     }
+    bool awaited = p2p_load_acquire(&r->gate_awaited); /* Before 'gate_to': it is cleared after that is set. */
     struct sw_region *to = p2p_rcu_get(r->gate_to);
-    if (!to) {
+    if (!to && !awaited) {
         return head; /* Nobody is told to look at the direct ring.  When somebody is, its gate is opened. */
     }
     /* The sender has begun an epoch: what it sent before must be in the receiver's ring, all of it, before the receiver
@@ -47,6 +48,9 @@ static inline uint32_t rx_limit(struct sw_region *r, struct sw_rxq *q, unsigned 
         return (int32_t)(cut - head) > 0 ? head : cut;
     }
     /* (A 'cut' behind us is a lie, or garbage; it counts as reached.) */
+    if (!to) {
+        return q->ring.next; /* After a restart: whose gate it is will turn out. */
+    }
     if (!flushed) {
         p2p_store(&q->wants_flush, true);
         return q->ring.next;

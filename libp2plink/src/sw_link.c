@@ -63,13 +63,14 @@ static void open_rx(struct p2p_swport *from)
     struct p2p_swport *to = from->to;
     struct sw_region *r = to->region;
 
+    /* First, and in the ledger: should we die half-way, our successor opens the gates. */
+    for (unsigned q = 0; q < from->region->n_queues; q++) {
+        p2p_store(from->region->rx[q].gate_epoch, 0);
+    }
     for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
         p2p_store(&r->sw->gate[q], 0);
     }
     sw_port_set_rx(to, from->out->id, P2P_RX_ACTIVE);
-    for (unsigned q = 0; q < from->region->n_queues; q++) {
-        p2p_store(from->region->rx[q].gate_epoch, 0); /* Before 'gate_to', with which the PMDs store it anew. */
-    }
     p2p_rcu_set(from->region->gate_to, r);
     from->stage = SW_RX_STARTING;
 }
@@ -242,9 +243,26 @@ static void run_orphan(struct p2p_swport *from)
     sw_stats_orphan(from);
 }
 
+/* After a restart: does a channel of 'from' still wait for the VNF at its other end? */
+static bool awaits_peer(const struct p2p_swport *from)
+{
+    for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
+        const struct sw_chan *c = from->slot[k];
+        if (c && !c->error && !c->closing
+            && (c->end[0].state == SW_END_AWAITED || c->end[1].state == SW_END_AWAITED)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void sw_dir_run(struct p2p_swport *from, uint64_t now)
 {
     struct p2p_switch *sw = from->sw;
+
+    if (p2p_load(&from->region->gate_awaited) && (from->to || !awaits_peer(from))) {
+        p2p_store_release(&from->region->gate_awaited, false); /* After 'gate_to', if there is one. */
+    }
     struct p2p_swport *to = from->to;
     bool want = wanted(from) && (!to || goal(from) == to) && (!to || !from->out->error);
 

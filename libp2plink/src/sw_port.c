@@ -6,6 +6,7 @@
  * former VNF is over, empties the rings, clears its words, and repeats the session.  The same for processes and guests.
  * A process is gone when its socket breaks; a guest's VNF when its heartbeat stands still or its session changes.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -70,7 +71,9 @@ static void free_region(struct sw_region *r)
     for (unsigned q = 0; q < r->n_queues; q++) {
         p2p_prod_uninit(&r->tx[q].ring);
     }
-    p2p_region_wipe(&r->region);
+    /* Nobody enters it any more.  Its VNF may be in the middle of a burst, and keeps the memory until it has let go: what it
+     * has received must not turn into zeros under its eyes. */
+    p2p_store_release(&((struct p2p_region_header *)r->region.base)->magic, 0);
     p2p_region_unmap(&r->region);
     free(r);
 }
@@ -288,8 +291,25 @@ static void run_waiting(struct p2p_swport *port)
     port->used = true;
 }
 
+/* Its VNF has made holes into the region, and there was no memory left to fill them. */
+static void end_torn(struct p2p_swport *port)
+{
+    static const char text[] = "its VNF has taken memory out of the port's region";
+
+    if (port->conn && !port->conn->dead) {
+        sw_port_error(port, "%s", text);
+        port->conn->dead = true; /* Whoever comes next gets a fresh one. */
+    } else if (!port->conn && port->attached) {
+        sw_port_error(port, "%s", text);
+        sw_port_detach(port, text);
+    }
+}
+
 void sw_port_run(struct p2p_swport *port, uint64_t now)
 {
+    if (p2p_region_torn(&port->region->region)) {
+        end_torn(port);
+    }
     if (port->waiting) {
         run_waiting(port);
     }
@@ -307,6 +327,17 @@ void sw_port_run(struct p2p_swport *port, uint64_t now)
     }
 }
 
+/* Ends all links of 'port' at once. */
+static void cut_off(struct p2p_swport *port, const char *why)
+{
+    sw_port_detach(port, why);
+    sw_dir_abort(port);
+    if (port->rx_from) {
+        sw_dir_abort(port->rx_from);
+    }
+    sw_chan_port_gone(port);
+}
+
 /* A process wants the port; with 'offer', the one that had it before our restart. */
 void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, const struct sw_offer *offer)
 {
@@ -320,6 +351,7 @@ void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq,
     } else if (offer && sw_adopt_port(port, conn, offer)) {
         port->conn = conn;
         conn->port = port;
+        port->region->by_socket = true;
         sw_conn_send_region(conn, seq, P2P_MSG_REGION, port->name, &port->region->region);
         sw_adopt_links(port, conn);
     } else {
@@ -382,12 +414,18 @@ bool sw_port_answer(struct p2p_switch *sw, const struct p2p_msg *m)
     return false;
 }
 
+/* The VM is gone, or its devices are about to be: whoever is in the old region finds it blank. */
 void sw_port_unclaim(struct p2p_swport *port)
 {
+    struct p2p_error err = { "" };
+
     port->replug_seq = 0;
     if (port->claimed) {
         port->claimed = false;
-        sw_port_detach(port, "its VM is gone");
+        cut_off(port, "its VM is gone");
+        if (freshen(port, &err)) {
+            sw_port_error(port, "no fresh region: %s", err.text);
+        }
         sw_changed(port->sw);
     }
 }
@@ -453,17 +491,6 @@ int p2p_swport_create(struct p2p_switch *sw, const struct p2p_swport_config *cfg
     p2p_switch_wake(sw);
     *portp = port;
     return 0;
-}
-
-/* Ends all links of 'port' at once. */
-static void cut_off(struct p2p_swport *port, const char *why)
-{
-    sw_port_detach(port, why);
-    sw_dir_abort(port);
-    if (port->rx_from) {
-        sw_dir_abort(port->rx_from);
-    }
-    sw_chan_port_gone(port);
 }
 
 static void tell_detached(struct p2p_swport *port, const char *why)
@@ -566,16 +593,34 @@ void p2p_swport_set_link_up(struct p2p_swport *port, bool up)
     pthread_mutex_unlock(&port->sw->mutex);
 }
 
+/* The names are those that the agent gives, so that it knows what a person has plugged: see docs/control-protocol.md. */
+static void plug_id(char *id, size_t size, const struct p2p_region *r)
+{
+    const struct p2p_region_header *h = &r->hdr;
+    int n;
+
+    if (h->link_id) {
+        snprintf(id, size, "p2plink-link-%llx-%x", (unsigned long long)h->generation, h->link_id);
+        return;
+    }
+    n = snprintf(id, size, "p2plink-port-%llx-", (unsigned long long)h->generation);
+    for (const char *p = h->name[0]; *p && (size_t)n + 4 < size; p++) {
+        bool plain = isalnum((unsigned char)*p) || *p == '-' || *p == '.';
+        n += snprintf(id + n, size - (size_t)n, plain ? "%c" : "_%02X", (unsigned char)*p);
+    }
+}
+
 static int plug_text(char *text, size_t size, const char *kind, const char *name, const struct p2p_region *r)
 {
-    char id[64];
-    snprintf(id, sizeof id, "p2plink-%s-%llx", kind, (unsigned long long)r->hdr.generation);
+    char id[64 + 3 * P2P_NAME_MAX];
+
+    plug_id(id, sizeof id, r);
     return snprintf(text, size,
                     "# port %s: %s region\n"
-                    "{\"execute\":\"object-add\",\"arguments\":{\"qom-type\":\"memory-backend-file\",\"id\":\"%s-mem\","
+                    "{\"execute\":\"object-add\",\"arguments\":{\"qom-type\":\"memory-backend-file\",\"id\":\"%s\","
                     "\"mem-path\":\"/proc/%d/fd/%d\",\"size\":%zu,\"share\":true}}\n"
                     "{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"ivshmem-plain\",\"id\":\"%s\","
-                    "\"memdev\":\"%s-mem\"}}\n",
+                    "\"memdev\":\"%s\"}}\n",
                     name, kind, id, (int)getpid(), r->fd, r->size, id, id);
 }
 

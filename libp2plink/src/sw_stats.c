@@ -152,7 +152,9 @@ void sw_stats_sync(struct p2p_swport *port)
             if (strcmp(port->last_error, text)) {
                 sw_port_error(port, "%s", text);
             }
-            port->first[q] = now;
+            /* As if it had not been. */
+            port->first[q].packets += grown.packets;
+            port->first[q].bytes += grown.bytes;
             port->late[q] = 0;
         }
         *base = now;

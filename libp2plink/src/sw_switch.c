@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "sigbus.h"
 #include "sock.h"
 #include "sw.h"
 
@@ -82,6 +83,7 @@ int p2p_switch_create(const struct p2p_switch_config *cfg, struct p2p_switch **s
     if (!sw) {
         return p2p_fail(err, -ENOMEM, "out of memory");
     }
+    p2p_sigbus_install(false);
     sw->cfg = *cfg;
     sw->socket_path = strdup(cfg->socket ? cfg->socket : p2p_default_socket());
     sw->cfg.socket = sw->socket_path;

@@ -32,6 +32,7 @@
 struct vnf_chan {
     struct p2p_region region;
     uint32_t link_id;
+    uint64_t serial;                      /* Of this mapping: never 0, never twice in a process. */
     unsigned side;                        /* Ours. */
     unsigned n_tx, n_rx;                  /* Our queues in it; the peer's. */
     struct p2p_prod tx[P2P_MAX_QUEUES];   /* By our transmit queue. */
@@ -57,8 +58,7 @@ struct vnf_rxq {
     struct p2p_cons normal;
     struct vnf_seg seg[2 * P2P_MAX_QUEUES + 1];
     unsigned n_segs, cur;
-    const struct vnf_chan *chan;  /* That the segments were made with; compared, never followed. */
-    uint32_t chan_link;
+    uint64_t chan_serial;         /* Of the channel that the segments were made with; 0: none. */
 } VNF_LINE;
 
 struct vnf_map {

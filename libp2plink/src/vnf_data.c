@@ -108,8 +108,7 @@ static void look(struct vnf_map *map, struct vnf_rxq *rq, struct vnf_chan **chan
     uint32_t n = p2p_cons_head(&rq->normal);
     struct vnf_chan *chan = p2p_rcu_get(map->rx_chan);
     *chanp = chan;
-    rq->chan = chan;
-    rq->chan_link = chan ? chan->link_id : 0;
+    rq->chan_serial = chan ? chan->serial : 0;
     for (unsigned i = queue; chan && i < chan->n_rx; i += map->n_rxq) {
         struct p2p_cons *d = &chan->rx[i];
         uint32_t upto = p2p_cons_head(d);
@@ -160,7 +159,7 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
         struct vnf_chan *chan = p2p_rcu_get(map->rx_chan);
 
         p2p_store(&words->polls, words->polls + 1);
-        if (rq->cur == rq->n_segs || chan != rq->chan || (chan && chan->link_id != rq->chan_link)) {
+        if (rq->cur == rq->n_segs || rq->chan_serial != (chan ? chan->serial : 0)) {
             look(map, rq, &chan, queue);
         }
         while (got < n && rq->cur < rq->n_segs) {

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "rcu.h"
+#include "sigbus.h"
 #include "vnf.h"
 
 #define ACCEPT_MS 2000      /* The switch's time to accept us. */
@@ -258,6 +259,8 @@ int p2p_port_open(const struct p2p_port_config *cfg, struct p2p_port **portp, st
         destroy(port);
         return p2p_fail(err, -ENOMEM, "out of memory or file descriptors");
     }
+
+    p2p_sigbus_install(true);
 
     uint64_t until = p2p_now_ms() + cfg->wait_ms;
     int error;

@@ -49,6 +49,7 @@ static int make_chan(struct p2p_port *port, struct vnf_map *map, struct p2p_regi
     memset(c, 0, sizeof *c);
     c->region = *region;
     c->link_id = h->link_id;
+    c->serial = p2p_unique64();
     c->side = side;
     c->n_tx = h->n_queues[side];
     c->n_rx = h->n_queues[!side];
@@ -225,6 +226,20 @@ static bool run_rx_link(struct vnf_map *map, bool *answered)
     return false;
 }
 
+/* The peer has made holes into a link region, and there was no memory left to fill them: what we send takes the normal
+ * way from the next burst on. */
+static void drop_torn(struct p2p_port *port, struct vnf_map *map, unsigned k, bool *answered)
+{
+    struct vnf_chan *c = map->chan[k];
+
+    p2p_log(&port->log, P2P_LOG_WARN, "link %u: the peer has taken memory out of it; not used any more", c->link_id);
+    hide_chan(map, c);
+    map->chan[k] = NULL;
+    p2p_store_release(&map->vnf->have[k], p2p_have(c->link_id, EFAULT, P2P_HAVE_FAILED));
+    vnf_chan_free(port, c, true);
+    *answered = true;
+}
+
 bool vnf_words_run(struct p2p_port *port)
 {
     struct vnf_map *map = port->map;
@@ -236,6 +251,9 @@ bool vnf_words_run(struct p2p_port *port)
     p2p_store(&map->vnf->heartbeat, map->vnf->heartbeat + 1);
 
     for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
+        if (map->chan[k] && p2p_region_torn(&map->chan[k]->region)) {
+            drop_torn(port, map, k, &answered);
+        }
         pending |= run_want(port, map, k, &answered);
     }
     run_mode(map, &answered);
