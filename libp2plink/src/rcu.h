@@ -3,9 +3,9 @@
  * liburcu ("bp": membarrier, threads register themselves), under our names.
  *
  * Data threads find what the control thread has made by p2p_rcu_get() inside p2p_rcu_lock() .. p2p_rcu_unlock(); the
- * control thread puts it there with p2p_rcu_set(), and after taking it away frees it behind p2p_rcu_wait().  The wrappers
- * are acquire and release in C11's sense, which costs nothing on the processors that matter, and tell ThreadSanitizer
- * what liburcu's own code, which it cannot see into, grants.
+ * control thread puts it there with p2p_rcu_set(), and after taking it away frees it behind p2p_rcu_wait().  The
+ * wrappers are acquire and release in C11's sense, which costs nothing on the processors that matter, and tell
+ * ThreadSanitizer what liburcu's own code, which it cannot see into, grants.
  */
 #ifndef P2P_RCU_H
 #define P2P_RCU_H 1

@@ -154,7 +154,8 @@ int p2p_region_create(struct p2p_region *r, const struct p2p_region_spec *spec, 
     if (spec->huge) {
         error = make_memory(r, memfd_name, h.size, true, spec->numa_node);
         if (error) {
-            p2p_log(log, P2P_LOG_WARN, "no huge pages for %s (%llu kB: %s); using tmpfs memory instead, which is slower: "
+            p2p_log(log, P2P_LOG_WARN, "no huge pages for %s (%llu kB: %s); using tmpfs memory instead, which is "
+                    "slower: "
                     "raise vm.nr_hugepages", memfd_name, (unsigned long long)h.size >> 10, strerror(-error));
         }
     }
@@ -193,7 +194,8 @@ int p2p_region_check(const struct p2p_region_header *h, size_t size, uint64_t ma
                         magic == P2P_LINK_MAGIC ? "link" : "port");
     }
     if (h->version_min > P2P_LAYOUT_VERSION) {
-        return p2p_fail(err, -EPROTO, "layout version %u needs a library that knows version %u, this one (%s) knows %u: "
+        return p2p_fail(err, -EPROTO, "layout version %u needs a library that knows version %u, this one (%s) knows "
+                        "%u: "
                         "upgrade libp2plink here", h->version, h->version_min, p2p_version(), P2P_LAYOUT_VERSION);
     }
     if (h->version < P2P_LAYOUT_VERSION_MIN) {
@@ -253,7 +255,8 @@ int p2p_region_map(struct p2p_region *r, int fd, size_t size, uint64_t magic, ui
         return p2p_fail(err, -errno, "fstat: %s", strerror(errno));
     }
     if (size < 4 * P2P_PAGE || st.st_size < 0 || (uint64_t)st.st_size < size) {
-        return p2p_fail(err, -EPROTO, "memory of %lld bytes is too small for a region of %zu", (long long)st.st_size, size);
+        return p2p_fail(err, -EPROTO, "memory of %lld bytes is too small for a region of %zu",
+                        (long long)st.st_size, size);
     }
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) {

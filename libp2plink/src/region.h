@@ -2,8 +2,9 @@
 /*
  * Regions: making them, mapping them, checking their headers, letting them go.
  *
- * Control path.  A region is a sealed memfd (huge pages if there are any, else tmpfs) or, in a guest, a PCI BAR.  Whoever
- * maps one works from a private copy of the header, checked once: what lies in shared memory may change at any time.
+ * Control path.  A region is a sealed memfd (huge pages if there are any, else tmpfs) or, in a guest, a PCI BAR.
+ * Whoever maps one works from a private copy of the header, checked once: what lies in shared memory may change at any
+ * time.
  */
 #ifndef P2P_REGION_H
 #define P2P_REGION_H 1
@@ -60,8 +61,8 @@ int p2p_region_check(const struct p2p_region_header *h, size_t size, uint64_t ma
 
 /* Replaces the mapping by zero pages at the same place: the memory is let go, and late readers read zeros. */
 void p2p_region_blank(struct p2p_region *r);
-/* Gives the memory back to the system although others may have it mapped: they read zeros from then on.  (Huge pages are
- * only filled with zeros.) */
+/* Gives the memory back to the system although others may have it mapped: they read zeros from then on.  (Huge pages
+ * are only filled with zeros.) */
 void p2p_region_wipe(struct p2p_region *r);
 void p2p_region_unmap(struct p2p_region *r); /* And closes the descriptor. */
 

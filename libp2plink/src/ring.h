@@ -9,7 +9,8 @@
  *
  * Properties:
  *  - Indices are free-running 32-bit numbers; n_desc divides 2^32, so nothing special happens at the wrap.
- *  - Packets are packed densely, each at a cache-line boundary: a burst of small frames touches neighbouring lines, which
+ *  - Packets are packed densely, each at a cache-line boundary: a burst of small frames touches neighbouring lines,
+ * which
  *    hardware prefetchers like, and not one line in each 2 KiB, which all fall into a few cache sets.  A packet never
  *    wraps around the end of the area.  An empty ring starts again at the area's start, so that a lightly loaded one
  *    stays in the same few lines.

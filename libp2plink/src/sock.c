@@ -57,7 +57,8 @@ void p2p_close_foreign(int fd)
         close(fd);
     } else if (!pthread_attr_init(&attr)) {
         (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-        (void)pthread_create(&thread, &attr, close_main, (void *)(intptr_t)fd); /* If it cannot be made, the file stays. */
+        (void)pthread_create(&thread, &attr, close_main, (void *)(intptr_t)fd); /* If it cannot be made, the file stays.
+                                                                                 * */
         pthread_attr_destroy(&attr);
     }
 }

@@ -18,8 +18,8 @@ int p2p_msg_send(int sock, const struct p2p_msg *m, int fd);
  * terminated. */
 int p2p_msg_recv(int sock, struct p2p_msg *m, int *fd);
 
-/* Closes a descriptor that a stranger has sent.  That may take for ever if the file is not memory (the stranger's own file
- * system may have to agree), so then it happens on a thread of its own. */
+/* Closes a descriptor that a stranger has sent.  That may take for ever if the file is not memory (the stranger's own
+ * file system may have to agree), so then it happens on a thread of its own. */
 void p2p_close_foreign(int fd);
 
 /* Connects, non-blocking from then on, with close-on-exec.  Returns a descriptor or a negative errno. */

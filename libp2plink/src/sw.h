@@ -3,7 +3,8 @@
  * The switch's side, inside: who owns what.
  *
  *   p2p_switch    one; its mutex guards all that is not said to be a data thread's.
- *   p2p_swport    a port, from create to destroy.  As a *sender* it is one direction of traffic: target, state, channel.
+ *   p2p_swport    a port, from create to destroy.  As a *sender* it is one direction of traffic: target, state,
+ * channel.
  *                 As a *receiver* it remembers whose channel ends here.
  *   sw_region     the port region with both ends of its normal rings.  Replaced as a whole; data threads find it by
  *                 port->region inside an RCU read-side section.
@@ -13,7 +14,8 @@
  *   sw_ledger     what is remembered over a restart, a page per port (sw_ledger.h).
  *
  * Files: sw_data.c is the hot path; sw_switch.c the main loop; sw_conn.c the socket; sw_port.c ports and VNFs that come
- * and go; sw_adopt.c VNFs and links from before a restart; sw_link.c the state machine of a direction; sw_chan.c the life of a link region; sw_stats.c counters.
+ * and go; sw_adopt.c VNFs and links from before a restart; sw_link.c the state machine of a direction; sw_chan.c the
+ * life of a link region; sw_stats.c counters.
  *
  * The VNFs can write all of their regions at any time.  Nothing here reads back what it wrote there: every word has its
  * private copy.
@@ -36,8 +38,8 @@
 /* VNF to switch: polled by one PMD at a time. */
 struct sw_rxq {
     struct p2p_cons ring;
-    uint32_t *gate_epoch; /* The epoch that the receiver's gate carries; 0: none, or its gates have been cleared.  In the
-                           * ledger. */
+    uint32_t *gate_epoch; /* The epoch that the receiver's gate carries; 0: none, or its gates have been cleared.  In
+                           * the ledger. */
     bool wants_flush;
     uint64_t hold_seen;   /* Ticket of the last hold that the queue's PMD has come upon. */
     uint64_t bad;         /* Descriptors refused. */

@@ -2,10 +2,10 @@
 /*
  * VNFs and links from before a restart of the switch.
  *
- * A VNF that finds a new switch behind the socket offers what it has: its port region and its link regions (a guest's are
- * offered by the agent).  The offers are not believed; the ledger is.  A port region is adopted if it is the one that the
- * ledger names, sealed, and of the right shape; then all words of ours are stored again from the ledger, and the rings
- * go on where they stand.  Whatever does not fit is refused, and the VNF begins anew with a fresh region.
+ * A VNF that finds a new switch behind the socket offers what it has: its port region and its link regions (a guest's
+ * are offered by the agent).  The offers are not believed; the ledger is.  A port region is adopted if it is the one
+ * that the ledger names, sealed, and of the right shape; then all words of ours are stored again from the ledger, and
+ * the rings go on where they stand.  Whatever does not fit is refused, and the VNF begins anew with a fresh region.
  *
  * With the switch's mutex held.
  */

@@ -3,8 +3,9 @@
  * The life of a link region: made, brought into both VNFs, used by one or both directions, taken out of both, wiped.
  *
  * With the switch's mutex held.  A VNF maps and unmaps by itself when its 'want' word says so; what differs between
- * processes and guests is only how the memory gets there: over the VNF's own socket, or by the agent's plugging a device.
- * Each end goes its own way and has its own time limits: a VNF or a VM that does not answer delays nobody but itself.
+ * processes and guests is only how the memory gets there: over the VNF's own socket, or by the agent's plugging a
+ * device. Each end goes its own way and has its own time limits: a VNF or a VM that does not answer delays nobody but
+ * itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -91,8 +92,9 @@ static void begin_map(struct p2p_switch *sw, struct sw_chan *c, unsigned side)
                 port->said_by_hand = true;
                 char text[4096];
                 sw_port_plug_commands(port, text, sizeof text);
-                p2p_log(&sw->log, P2P_LOG_WARN, "port %s: no VM is known for it (external_ids:p2plink-qmp), so its links must "
-                        "be plugged by hand; 'p2plinkctl commands %s' prints how, now:\n%s", port->name, port->name, text);
+                p2p_log(&sw->log, P2P_LOG_WARN, "port %s: no VM is known for it (external_ids:p2plink-qmp), so its "
+                        "links must be plugged by hand; 'p2plinkctl commands %s' prints how, now:\n%s", port->name,
+                        port->name, text);
             }
         }
     }
@@ -247,7 +249,8 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
         if (now >= e->deadline_ms) {
             c->forced = true;
             if (e->port) {
-                sw_port_error(e->port, "link %u: the VM has not let its device go within %u ms", c->id, sw->cfg.plug_ms);
+                sw_port_error(e->port, "link %u: the VM has not let its device go within %u ms", c->id,
+                              sw->cfg.plug_ms);
             }
             e->state = SW_END_GONE;
         }
@@ -305,7 +308,8 @@ void sw_chan_reap(struct p2p_switch *sw)
         if (over || orphan) {
             *cp = c->next;
             if (c->forced) {
-                p2p_region_wipe(&c->region); /* Whoever kept a mapping reads zeros from now on, and the memory is free. */
+                p2p_region_wipe(&c->region); /* Whoever kept a mapping reads zeros from now on, and the memory is free.
+                                              * */
             }
             p2p_region_unmap(&c->region);
             free(c);

@@ -2,8 +2,8 @@
 /*
  * The switch's unix socket: VNFs on the host, and the host agent.
  *
- * With the switch's mutex held.  Clients are not trusted: a message that makes no sense gets an error, a client that does
- * not read its socket loses messages (it looks at its words by itself), one that breaks the protocol is dropped.
+ * With the switch's mutex held.  Clients are not trusted: a message that makes no sense gets an error, a client that
+ * does not read its socket loses messages (it looks at its words by itself), one that breaks the protocol is dropped.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -81,7 +81,8 @@ void sw_conn_send_ok(struct sw_conn *conn, uint32_t seq)
 static void hello(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p_msg *m)
 {
     if (m->version_min > P2P_CONTROL_VERSION || m->version < P2P_CONTROL_VERSION_MIN) {
-        sw_conn_send_error(conn, m->seq, -EPROTO, "control versions %u to %u are spoken there, %u to %u here: upgrade %s",
+        sw_conn_send_error(conn, m->seq, -EPROTO, "control versions %u to %u are spoken there, %u to %u here: "
+                           "upgrade %s",
                            m->version_min, m->version, P2P_CONTROL_VERSION_MIN, P2P_CONTROL_VERSION,
                            m->version_min > P2P_CONTROL_VERSION ? "Open vSwitch" : "the client");
         return;
@@ -194,7 +195,8 @@ static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p
         if (conn->role != P2P_ROLE_VNF || conn->port) {
             sw_conn_send_error(conn, m->seq, -EINVAL, "a connection attaches one VNF to one port");
         } else if (!port) {
-            sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr: ovs-vsctl add-port BRIDGE %s -- set "
+            sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr: ovs-vsctl add-port BRIDGE %s -- "
+                               "set "
                                "Interface %s type=dpdkr", m->name, m->name, m->name);
         } else {
             sw_port_attach(port, conn, m->seq, fd >= 0 && m->generation ? &own : NULL);

@@ -2,11 +2,11 @@
 /*
  * The ledger: what a restarted switch must know and cannot ask anybody for.
  *
- * A file beside the socket, mapped by the switch alone, with a page per port: the counters of the port, and the switch's
- * own copies of the words that it has written for the port's VNF.  The kernel keeps it when the process dies, however it
- * dies; nobody but the switch can write it, so that adoption (sw_adopt.c) need not believe what lies in a VNF's memory.
- * Stores go straight to the page: there is nothing to flush.  If the file cannot be had, ordinary memory does: then
- * nothing is known after a restart, and VNFs begin anew.
+ * A file beside the socket, mapped by the switch alone, with a page per port: the counters of the port, and the
+ * switch's own copies of the words that it has written for the port's VNF.  The kernel keeps it when the process dies,
+ * however it dies; nobody but the switch can write it, so that adoption (sw_adopt.c) need not believe what lies in a
+ * VNF's memory. Stores go straight to the page: there is nothing to flush.  If the file cannot be had, ordinary memory
+ * does: then nothing is known after a restart, and VNFs begin anew.
  */
 #ifndef P2P_SW_LEDGER_H
 #define P2P_SW_LEDGER_H 1

@@ -7,11 +7,12 @@
  *      +------------------ sender answers (or time limit) ------------------ REVERTING <--target gone---------+
  *
  * Back in NORMAL the channel stays for a while ('linger'), still served by the receiver, so that a link that flaps only
- * needs a mode store.  Then the direction ends: the receiver drains it and lets go ('stage' goes to OFF), and when neither
- * direction uses the link region any more, sw_chan.c takes it away.
+ * needs a mode store.  Then the direction ends: the receiver drains it and lets go ('stage' goes to OFF), and when
+ * neither direction uses the link region any more, sw_chan.c takes it away.
  *
  * p2p_swport_set_target() does at once, from whatever thread, the one thing that cannot wait: the store of mode NORMAL.
- * The rest happens in sw_dir_run(), called by p2p_switch_run() for each port over and over.  With the switch's mutex held.
+ * The rest happens in sw_dir_run(), called by p2p_switch_run() for each port over and over.  With the switch's mutex
+ * held.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -41,7 +42,8 @@ static void set_state(struct p2p_swport *from, enum p2p_link_state state)
     }
 }
 
-/* Where the traffic shall go: as the switch says, or, while it cannot say yet, where it has gone since before a restart. */
+/* Where the traffic shall go: as the switch says, or, while it cannot say yet, where it has gone since before a
+ * restart. */
 static struct p2p_swport *goal(const struct p2p_swport *from)
 {
     return from->target || !from->adopted || !from->sw->restoring ? from->target : from->to;
@@ -56,8 +58,8 @@ static bool wanted(const struct p2p_swport *from)
 }
 
 /* The receiver is told to serve this channel.  Its gates are cleared first: one left by a former sender could carry the
- * number of an epoch that is yet to come.  A sender that used the same channel before, and has sent nothing since, goes on
- * in its epoch: the PMDs open that gate again. */
+ * number of an epoch that is yet to come.  A sender that used the same channel before, and has sent nothing since, goes
+ * on in its epoch: the PMDs open that gate again. */
 static void open_rx(struct p2p_swport *from)
 {
     struct p2p_swport *to = from->to;
@@ -108,7 +110,8 @@ static void count_dropped(struct p2p_swport *from)
     left = left < most ? left : most; /* The ring's indices are the VNFs' to write. */
     if (left) {
         from->to->ledger->in_dropped += left;
-        sw_port_error(from->to, "%llu packets of %s were left in the channel when it ended: the receiver did not take them",
+        sw_port_error(from->to, "%llu packets of %s were left in the channel when it ended: the receiver did not take "
+                      "them",
                       (unsigned long long)left, from->name);
     }
 }

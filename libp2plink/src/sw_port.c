@@ -71,8 +71,8 @@ static void free_region(struct sw_region *r)
     for (unsigned q = 0; q < r->n_queues; q++) {
         p2p_prod_uninit(&r->tx[q].ring);
     }
-    /* Nobody enters it any more.  Its VNF may be in the middle of a burst, and keeps the memory until it has let go: what it
-     * has received must not turn into zeros under its eyes. */
+    /* Nobody enters it any more.  Its VNF may be in the middle of a burst, and keeps the memory until it has let go:
+     * what it has received must not turn into zeros under its eyes. */
     p2p_store_release(&((struct p2p_region_header *)r->region.base)->magic, 0);
     p2p_region_unmap(&r->region);
     free(r);
@@ -105,7 +105,8 @@ struct sw_region *sw_region_wrap(struct p2p_swport *port, struct p2p_region *reg
     return r;
 }
 
-static struct sw_region *make_region(struct p2p_swport *port, const struct p2p_swport_config *cfg, struct p2p_error *err)
+static struct sw_region *make_region(struct p2p_swport *port, const struct p2p_swport_config *cfg,
+                                     struct p2p_error *err)
 {
     struct p2p_region_spec spec = {
         .n_queues = { cfg->n_queues, cfg->n_queues },
@@ -593,7 +594,8 @@ void p2p_swport_set_link_up(struct p2p_swport *port, bool up)
     pthread_mutex_unlock(&port->sw->mutex);
 }
 
-/* The names are those that the agent gives, so that it knows what a person has plugged: see docs/control-protocol.md. */
+/* The names are those that the agent gives, so that it knows what a person has plugged: see docs/control-protocol.md.
+ * */
 static void plug_id(char *id, size_t size, const struct p2p_region *r)
 {
     const struct p2p_region_header *h = &r->hdr;

@@ -7,9 +7,9 @@
  * same growth for both.  Thus nothing is counted twice, nothing goes backwards, and a VNF's restart loses nothing.
  *
  * The words come from a VNF that may lie.  What is believed is bounded by what a ring could have carried: no packets
- * without a channel, no more of them than memory could move, no fewer or more bytes than frames of legal size have.  The
- * bounds hold for the growth since the last look and, so that many small lies get no further than a big one, for all since
- * the VNF came.
+ * without a channel, no more of them than memory could move, no fewer or more bytes than frames of legal size have.
+ * The bounds hold for the growth since the last look and, so that many small lies get no further than a big one, for
+ * all since the VNF came.
  *
  * With the switch's mutex held.
  */
@@ -18,6 +18,8 @@
 
 /* More than any memory moves: 2 ns per packet and queue. */
 #define MIN_NS_PER_PACKET 2u
+/* Growth of counters that are for people only: more than anybody offers between two looks, too little for a sum to wrap. */
+#define MOST_REFUSED (UINT64_C(1) << 40)
 
 /* From now on, growth counts. */
 void sw_stats_rebase(struct p2p_swport *port)
@@ -46,10 +48,10 @@ static void sync_people_counters(struct p2p_swport *port)
         epochs += p2p_load(&vnf->txq[q].epochs);
         polls += p2p_load(&vnf->rxq[q].polls);
     }
-    if (refused - port->refused_base < UINT64_C(1) << 62) {
+    if (refused - port->refused_base < MOST_REFUSED) {
         port->refused_sum += refused - port->refused_base;
     }
-    if (epochs - port->epochs_base < UINT64_C(1) << 62) {
+    if (epochs - port->epochs_base < MOST_REFUSED) {
         port->epochs_sum += epochs - port->epochs_base;
     }
     port->refused_base = refused;
@@ -90,8 +92,8 @@ void sw_stats_over(struct p2p_swport *port)
     }
 }
 
-/* Can a sender have counted up to 'now' in queue 'q', by time 'now_ns'?  'after' is its packet counter as read after the
- * other two: a burst may come between. */
+/* Can a sender have counted up to 'now' in queue 'q', by time 'now_ns'?  'after' is its packet counter as read after
+ * the other two: a burst may come between. */
 static bool plausible(const struct p2p_swport *port, unsigned q, const struct sw_counts *now, uint64_t after,
                       uint64_t now_ns)
 {

@@ -67,7 +67,8 @@ static int listen_on(struct p2p_switch *sw, const char *path, struct p2p_error *
     sw->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     mode_t mode = sw->cfg.socket_mode ? sw->cfg.socket_mode : 0600;
     /* The mode before bind() counts too: nobody slips in before chmod() makes it independent of the umask. */
-    if (sw->listen_fd < 0 || fchmod(sw->listen_fd, mode) < 0 || bind(sw->listen_fd, (struct sockaddr *)&sun, sizeof sun) < 0 || chmod(path, mode) < 0
+    if (sw->listen_fd < 0 || fchmod(sw->listen_fd, mode) < 0
+        || bind(sw->listen_fd, (struct sockaddr *)&sun, sizeof sun) < 0 || chmod(path, mode) < 0
         || listen(sw->listen_fd, 64) < 0) {
         return p2p_fail(err, -errno, "%s: %s", path, strerror(errno));
     }

@@ -132,8 +132,8 @@ struct p2p_port {
 };
 
 /* vnf_port.c */
-/* Introduces us in a port region, waits until the switch has accepted us, and puts the region in the place of the former
- * one.  Takes over 'region', also on failure. */
+/* Introduces us in a port region, waits until the switch has accepted us, and puts the region in the place of the
+ * former one.  Takes over 'region', also on failure. */
 int vnf_map_publish(struct p2p_port *port, struct p2p_region *region, struct p2p_error *err);
 /* Leaves the port region and all link regions. */
 void vnf_map_retire(struct p2p_port *port);

@@ -2,7 +2,8 @@
 /*
  * The VNF's hot path: transmit and receive bursts, and the switchover as seen from the two VNFs.
  *
- * Runs on the application's data threads, each burst inside an RCU read-side section.  docs/protocol.md names the steps.
+ * Runs on the application's data threads, each burst inside an RCU read-side section.  docs/protocol.md names the
+ * steps.
  */
 #include "rcu.h"
 #include "vnf.h"
@@ -167,7 +168,8 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
             if (s->direct) {
                 unsigned k = p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &direct_bytes,
                                            &stats->bad);
-                p2p_cons_received(s->ring); /* What the receiver has not taken when a link is over, counts as dropped. */
+                p2p_cons_received(s->ring); /* What the receiver has not taken when a link is over, counts as dropped.
+                                             * */
                 got += k;
                 direct += k;
             } else {

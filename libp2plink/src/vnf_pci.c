@@ -174,7 +174,8 @@ int vnf_pci_open(struct p2p_port *port, struct p2p_error *err)
     struct p2p_region region = P2P_REGION_INIT;
     int error = find(port, P2P_PORT_MAGIC, 0, 0, &region, err);
     if (error == -EAGAIN) {
-        return p2p_fail(err, -ENOENT, "no ivshmem device carries port %s: has p2plinkd (or you) plugged it into this VM?",
+        return p2p_fail(err, -ENOENT, "no ivshmem device carries port %s: has p2plinkd (or you) plugged it into this "
+                        "VM?",
                         port->name);
     }
     if (!error) {

@@ -165,7 +165,8 @@ int vnf_map_publish(struct p2p_port *port, struct p2p_region *region, struct p2p
     uint64_t until = p2p_now_ms() + ACCEPT_MS;
     while (p2p_load_acquire(&map->sw->session) != map->session) {
         if (p2p_now_ms() >= until || atomic_load(&port->stop)) {
-            error = p2p_fail(err, -ETIMEDOUT, "the switch has not accepted port %s within %d ms", port->name, ACCEPT_MS);
+            error = p2p_fail(err, -ETIMEDOUT, "the switch has not accepted port %s within %d ms", port->name,
+                             ACCEPT_MS);
             break;
         }
         p2p_store(&vnf->heartbeat, vnf->heartbeat + 1);

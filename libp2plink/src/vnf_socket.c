@@ -97,7 +97,8 @@ static int ask(struct p2p_port *port, const struct p2p_msg *m, int send_fd, stru
             if (*fd >= 0) {
                 close(*fd);
             }
-            return p2p_fail(err, answer->error < 0 && answer->error > -4096 ? answer->error : -EPROTO, "%s", answer->text);
+            return p2p_fail(err, answer->error < 0 && answer->error > -4096 ? answer->error : -EPROTO, "%s",
+                            answer->text);
         }
         if (!error && *fd >= 0) {
             close(*fd);

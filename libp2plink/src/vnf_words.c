@@ -3,8 +3,8 @@
  * The VNF's half of the control protocol: what the switch's words ask for, and our answers.
  *
  * Called by the port's control thread, over and over.  Level-triggered: each call compares what is wanted with what has
- * been done.  An answer that somebody relies on (mode_ack, rx_link_ack, UNMAPPED) is stored only after a grace period, so
- * that it speaks for all data threads, whether they call or not.
+ * been done.  An answer that somebody relies on (mode_ack, rx_link_ack, UNMAPPED) is stored only after a grace period,
+ * so that it speaks for all data threads, whether they call or not.
  */
 #include <errno.h>
 #include <stdlib.h>

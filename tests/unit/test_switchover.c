@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two VNFs, a switch, and links that come and go under traffic: nothing lost, doubled or reordered, every packet counted.
+ * Two VNFs, a switch, and links that come and go under traffic: nothing lost, doubled or reordered, every packet
+ * counted.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -235,7 +236,8 @@ static void run(const struct scenario *sc)
     p2p_swport_get_stats(tb.port[b].port, &in);
     p2p_port_get_stats(s.port, &va);
     p2p_port_get_stats(r.port, &vb);
-    printf("# sent %llu (direct %llu, epochs %llu), received %llu, dropped by the switch %llu\n", (unsigned long long)sent,
+    printf("# sent %llu (direct %llu, epochs %llu), received %llu, dropped by the switch %llu\n", (unsigned long
+           long)sent,
            (unsigned long long)va.tx_direct_packets, (unsigned long long)va.tx_epochs,
            (unsigned long long)atomic_load(&r.got), (unsigned long long)dropped);
 
@@ -274,7 +276,8 @@ out:
 static void one_queue(void **state)
 {
     (void)state;
-    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 200, .flush_every = 1, .linger_ms = 1000, .window = 300 });
+    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 200, .flush_every = 1,
+                             .linger_ms = 1000, .window = 300 });
 }
 
 static void indices_wrap(void **state)
@@ -315,27 +318,31 @@ static void jumbo_frames_held_by_the_application(void **state)
 static void no_linger_new_channel_each_time(void **state)
 {
     (void)state;
-    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 60, .flush_every = 1, .linger_ms = 0, .window = 300 });
+    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 60, .flush_every = 1,
+                             .linger_ms = 0, .window = 300 });
 }
 
 static void idle_sender(void **state)
 {
     (void)state;
-    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 60, .flush_every = 1, .linger_ms = 1000,
+    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 60, .flush_every = 1,
+                             .linger_ms = 1000,
                              .pause_ms = 5, .window = 300 });
 }
 
 static void slow_switch(void **state)
 {
     (void)state;
-    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 100, .flush_every = 7, .linger_ms = 1000,
+    run(&(struct scenario) { .queues_a = 1, .queues_b = 1, .mtu = 1500, .flips = 100, .flush_every = 7,
+                             .linger_ms = 1000,
                              .idle_pmd = true, .window = 300 });
 }
 
 static void overload(void **state)
 {
     (void)state;
-    run(&(struct scenario) { .queues_a = 2, .queues_b = 2, .mtu = 1500, .flips = 100, .flush_every = 5, .linger_ms = 100 });
+    run(&(struct scenario) { .queues_a = 2, .queues_b = 2, .mtu = 1500, .flips = 100, .flush_every = 5,
+                             .linger_ms = 100 });
 }
 
 /* The proof that the above would notice: a switch that loses one packet. */

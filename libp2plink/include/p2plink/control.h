@@ -28,9 +28,9 @@ enum p2p_msg_type {
 
     /* VNF to vswitchd. */
     P2P_MSG_ATTACH = 2,   /* 'name'.  A VNF that has been here before a restart of vswitchd sends OFFERs for its link
-                           * regions, and then its port region along: 'generation', 'size' and a descriptor.  Answer: REGION
-                           * with a fresh port region, or with the same generation (stay where you are), or ERROR: -ENOENT,
-                           * -EBUSY. */
+                           * regions, and then its port region along: 'generation', 'size' and a descriptor.  Answer:
+                           * REGION with a fresh port region, or with the same generation (stay where you are), or
+                           * ERROR: -ENOENT, -EBUSY. */
 
     /* vswitchd to VNF. */
     P2P_MSG_REGION = 3,   /* A region and its descriptor.  'link_id' 0: the port's own, which replaces the former one;
@@ -45,23 +45,24 @@ enum p2p_msg_type {
     /* Agent to vswitchd. */
     P2P_MSG_CLAIM = 8,    /* A VM is there for port 'name'.  'generation' != 0: it already has the port region of that
                            * generation plugged; its descriptor comes along if the agent has it.
-                           * Answer: REGION, with the port region to plug (the same generation: nothing to plug), or ERROR: -ENOENT, -EBUSY (a process has the port).  After REGION: PLUG for each link
-                           * region that the VM has or should have for this port (answered at once where it is
-                           * plugged), then OK with the CLAIM's 'seq': link regions not named by then can go. */
-    P2P_MSG_RELEASE = 9,  /* That VM is gone, or its port region is about to be unplugged (in a second: the VNF must let go of
-                           * it, and not come back to that region).  Answer: OK. */
+                           * Answer: REGION, with the port region to plug (the same generation: nothing to plug), or
+                           * ERROR: -ENOENT, -EBUSY (a process has the port).  After REGION: PLUG for each link region
+                           * that the VM has or should have for this port (answered at once where it is plugged), then
+                           * OK with the CLAIM's 'seq': link regions not named by then can go. */
+    P2P_MSG_RELEASE = 9,  /* That VM is gone, or its port region is about to be unplugged (in a second: the VNF must let
+                           * go of it, and not come back to that region).  Answer: OK. */
 
     /* vswitchd to agent; answers carry the same 'seq'. */
-    P2P_MSG_PLUG = 10,    /* Plug link region 'link_id' with its descriptor into the VM of port 'name'.  Answer when QEMU
-                           * has accepted the device: OK, or ERROR. */
+    P2P_MSG_PLUG = 10,    /* Plug link region 'link_id' with its descriptor into the VM of port 'name'.  Answer when
+                           * QEMU has accepted the device: OK, or ERROR. */
     P2P_MSG_UNPLUG = 11,  /* Unplug it.  Answer when the device is gone: OK, or ERROR. */
     P2P_MSG_REPLUG = 12,  /* The port region of 'name' has been replaced by this one: unplug the old, plug this.
                            * Answer: OK or ERROR. */
     P2P_MSG_PORT = 13,    /* Port 'name' has come ('error' 0) or gone ('error' -ENOENT).  No answer.  Sent for every
                            * port after HELLO. */
 
-    /* VNF or agent to vswitchd, before ATTACH or CLAIM: link region 'link_id' ('generation', 'size', a descriptor) that port
-     * 'name' has had since before a restart of vswitchd.  No answer. */
+    /* VNF or agent to vswitchd, before ATTACH or CLAIM: link region 'link_id' ('generation', 'size', a descriptor) that
+     * port 'name' has had since before a restart of vswitchd.  No answer. */
     P2P_MSG_OFFER = 14,
 };
 

@@ -101,8 +101,8 @@ struct p2p_det_answer {
     /* The deciding rule (with P2P_DET_LINKED, the one that outputs).  Valid until the next change.  NULL: there is
      * none, or something on the port's way has changed since. */
     const struct p2p_det_rule *rule;
-    uint64_t serial;                  /* Changes whenever the port's way through the tables has been followed anew, also if
-                                       * it leads to the same port: the rules on the way may be others. */
+    uint64_t serial;                  /* Changes whenever the port's way through the tables has been followed anew, also
+                                       * if it leads to the same port: the rules on the way may be others. */
 };
 
 P2P_EXPORT struct p2p_detector *p2p_detector_create(void); /* NULL: out of memory. */

@@ -77,7 +77,8 @@ struct p2p_region_header {
 };
 static_assert(sizeof(struct p2p_region_header) <= P2P_PAGE, "ABI");
 
-/* A packet in a ring.  Written by the producer before it moves 'head' over it; copied, then checked, by the consumer. */
+/* A packet in a ring.  Written by the producer before it moves 'head' over it; copied, then checked, by the consumer.
+ * */
 struct p2p_desc {
     uint32_t off;   /* Of the first byte, from the ring's data_off. */
     uint32_t len;   /* Bytes. */

@@ -45,7 +45,8 @@ struct p2p_switch_config {
     unsigned hold_max_ms;   /* Longest time that a sender's normal ring is held after a revert; 0: never hold. */
     unsigned linger_ms;     /* How long an unused link region is kept for a link that may come back. */
     unsigned drain_ms;      /* How long a receiver may take to empty a link that is over. */
-    unsigned answer_ms;     /* How long a sender's control thread may take to answer before its link is ended by force. */
+    unsigned answer_ms;     /* How long a sender's control thread may take to answer before its link is ended by force.
+                             * */
     unsigned plug_ms;       /* How long a VNF (and the agent) may take to map a link region. */
     unsigned heartbeat_ms;  /* A guest whose heartbeat stands still for so long is taken for dead. */
     unsigned retry_ms;      /* After a link could not be made: how long until the next attempt. */
@@ -88,15 +89,16 @@ P2P_EXPORT int p2p_swport_create(struct p2p_switch *sw, const struct p2p_swport_
 /* Ends the port's links, tells its VNF, frees its region after a grace period.  No data-path call on 'port' may be
  * running or follow.  Any thread; does not wait for VNFs. */
 P2P_EXPORT void p2p_swport_destroy(struct p2p_swport *port);
-/* Changes queues, MTU, address, NUMA node.  If any of them differs from before, the VNF gets a new region (and its links
- * end first).  No data-path call on 'port' may be running.  Any thread. */
+/* Changes queues, MTU, address, NUMA node.  If any of them differs from before, the VNF gets a new region (and its
+ * links end first).  No data-path call on 'port' may be running.  Any thread. */
 P2P_EXPORT int p2p_swport_reconfigure(struct p2p_swport *port, const struct p2p_swport_config *cfg,
                                       struct p2p_error *err);
 /* Tells the VNF whether the port is up in the switch. */
 P2P_EXPORT void p2p_swport_set_link_up(struct p2p_swport *port, bool up);
 
 /* Counters of the normal path, for the switch's netdev to keep: the library only remembers them over a restart of the
- * switch, which is why they lie in its memory.  A port that is made anew, not restarted, begins with zeros.  All words are
+ * switch, which is why they lie in its memory.  A port that is made anew, not restarted, begins with zeros.  All words
+ * are
  * 64 bits; whoever adds to one from several threads does so atomically. */
 struct p2p_queue_counters {
     uint64_t packets, bytes;
@@ -109,8 +111,8 @@ struct p2p_swport_counters {
 /* Valid until p2p_swport_destroy(). */
 P2P_EXPORT struct p2p_swport_counters *p2p_swport_counters(struct p2p_swport *port);
 
-/* While the switch restores its flow tables after a restart ('restoring'), links from before that it has adopted stay as
- * they are; when it is over, those that no p2p_swport_set_target() confirms are ended.  Any thread. */
+/* While the switch restores its flow tables after a restart ('restoring'), links from before that it has adopted stay
+ * as they are; when it is over, those that no p2p_swport_set_target() confirms are ended.  Any thread. */
 P2P_EXPORT void p2p_switch_set_restoring(struct p2p_switch *sw, bool restoring);
 
 /*
@@ -121,9 +123,9 @@ P2P_EXPORT void p2p_switch_set_restoring(struct p2p_switch *sw, bool restoring);
  * returns 0) that p2p_swport_rx_end() closes; meanwhile '*pkts' may be copied from.  Lengths are checked: between
  * P2P_FRAME_MIN and MTU + overhead.  Contents are the VNF's and may change while they are read.
  *
- * 'flushed' says that all packets returned by earlier calls for this queue have been sent or dropped for good.  When the
- * queue needs that to be true before it can go on, p2p_swport_rx_wants_flush() says so, and the switch must flush its
- * output batches before its next call.  One thread per queue at a time. */
+ * 'flushed' says that all packets returned by earlier calls for this queue have been sent or dropped for good.  When
+ * the queue needs that to be true before it can go on, p2p_swport_rx_wants_flush() says so, and the switch must flush
+ * its output batches before its next call.  One thread per queue at a time. */
 P2P_EXPORT unsigned p2p_swport_rx_begin(struct p2p_swport *port, unsigned queue, struct p2p_pkt *pkts, unsigned n,
                                         bool flushed);
 P2P_EXPORT void p2p_swport_rx_end(struct p2p_swport *port, unsigned queue);
@@ -146,15 +148,16 @@ P2P_EXPORT unsigned p2p_swport_tx_burst(struct p2p_swport *port, unsigned queue,
 P2P_EXPORT void p2p_swport_set_target(struct p2p_swport *from, struct p2p_swport *to, const char *why);
 
 /* A link whose both ends are ready waits for the switch to confirm it (by its own translation).  If 'from' is such a
- * link, stores the receiver and a ticket, and returns true.  p2p_swport_confirm() with that ticket moves the traffic, or
- * with 'ok' false ends the link (until its target is set anew); it returns false, and does nothing, if the target has
- * been set since.  Any thread.  'changed' is called when a link begins to wait. */
+ * link, stores the receiver and a ticket, and returns true.  p2p_swport_confirm() with that ticket moves the traffic,
+ * or with 'ok' false ends the link (until its target is set anew); it returns false, and does nothing, if the target
+ * has been set since.  Any thread.  'changed' is called when a link begins to wait. */
 P2P_EXPORT bool p2p_swport_wants_confirm(struct p2p_swport *from, struct p2p_swport **to, uint64_t *ticket);
 P2P_EXPORT bool p2p_swport_confirm(struct p2p_swport *from, uint64_t ticket, bool ok, const char *why);
 
 /* If 'from' is held, and each of its queues has been polled since, returns true and stores the ticket of the hold: what
- * was taken from the queues before the hold has been processed, upcalls and all, and a revalidation that begins now leaves
- * nothing of the old tables behind.  p2p_swport_unhold() ends that hold, unless a newer one has begun.  Any thread. */
+ * was taken from the queues before the hold has been processed, upcalls and all, and a revalidation that begins now
+ * leaves nothing of the old tables behind.  p2p_swport_unhold() ends that hold, unless a newer one has begun.  Any
+ * thread. */
 P2P_EXPORT bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket);
 P2P_EXPORT void p2p_swport_unhold(struct p2p_swport *from, uint64_t ticket);
 
@@ -167,7 +170,8 @@ struct p2p_swport_stats {
     uint64_t in_packets, in_bytes;   /* Sent to this port's VNF on direct channels. */
     uint64_t tx_refused;             /* The VNF's transmits that found a ring full, on both ways. */
     uint64_t rx_bad;                 /* Descriptors of the VNF that were refused by the switch. */
-    uint64_t in_dropped;             /* Of 'in_packets', those the receiver left in the channel when the link was over. */
+    uint64_t in_dropped;             /* Of 'in_packets', those the receiver left in the channel when the link was over.
+                                      * */
 };
 /* Reads the VNFs' counters that bear on 'port', checks them, and stores the sums.  Any thread. */
 P2P_EXPORT void p2p_swport_get_stats(struct p2p_swport *port, struct p2p_swport_stats *stats);
@@ -195,8 +199,8 @@ struct p2p_swport_info {
 };
 P2P_EXPORT void p2p_swport_get_info(struct p2p_swport *port, struct p2p_swport_info *info);
 
-/* Writes the QMP commands that plug 'port's region, and its links' regions, into a VM by hand; returns the length that the
- * whole text has (as snprintf() does). */
+/* Writes the QMP commands that plug 'port's region, and its links' regions, into a VM by hand; returns the length that
+ * the whole text has (as snprintf() does). */
 P2P_EXPORT int p2p_swport_plug_commands(struct p2p_swport *port, char *text, size_t size);
 
 #ifdef __cplusplus

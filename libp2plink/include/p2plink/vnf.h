@@ -3,8 +3,8 @@
  * The VNF's side of a p2plink port: attach, send and receive bursts.
  *
  * The same calls work in a process on the host, which reaches its port through vswitchd's unix socket, and in a guest,
- * which finds its port's ivshmem device in sysfs.  Which way a packet takes, through the switch or straight to the peer,
- * is the library's business: nothing here shows it, except the statistics.
+ * which finds its port's ivshmem device in sysfs.  Which way a packet takes, through the switch or straight to the
+ * peer, is the library's business: nothing here shows it, except the statistics.
  *
  * Threads: a port's control thread belongs to the library.  For each queue and direction, at most one thread at a time
  * may be in p2p_tx_burst(), or in p2p_rx_burst() / p2p_rx_release(); different queues and directions are independent.
@@ -70,7 +70,8 @@ struct p2p_port_stats {
  * May block for 'cfg->wait_ms' and some milliseconds. */
 P2P_EXPORT int p2p_port_open(const struct p2p_port_config *cfg, struct p2p_port **portp, struct p2p_error *err);
 
-/* Detaches, after giving the switch up to 100 ms to take what was sent.  No data-path call on 'port' may be running or follow.  Packets received in place become invalid. */
+/* Detaches, after giving the switch up to 100 ms to take what was sent.  No data-path call on 'port' may be running or
+ * follow.  Packets received in place become invalid. */
 P2P_EXPORT void p2p_port_close(struct p2p_port *port);
 
 /* Any thread. */
