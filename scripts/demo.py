@@ -21,11 +21,13 @@ from p2plab.waiting import LabError
 
 # Packets a second, each way: what the switch carries without filling a ring, also where all share two CPUs.
 RATE = {"process": 20000, "guest": 1000}
-# Throughput is measured in steps of so many seconds, each at twice the rate of the one before, until more than so many
-# packets are dropped, or fewer than so many of those that were to be sent arrive.
+# Throughput is measured in steps of so many seconds, each at twice the rate of the one before, until more than so much
+# of the traffic is dropped, or less than so much of it can be sent at all (then a last step is as fast as can be).  It
+# has to happen twice in a row, since what else the machine has to do may be to blame.
 STEP_SECONDS = {"process": 0.4, "guest": 0.6}
 DROPPED = 0.001
 ARRIVED = 0.9
+ATTEMPTS = 2
 MARK_PERCENT = 20
 
 
@@ -119,6 +121,7 @@ class Demo:
     def drop_marked(self):
         """A rule for one kind of traffic: that link cannot stay direct."""
         chain, rule = self.chain, self.chain.drop_rule("dpdkr1")
+        missing = self.marked_missing()
         chain.start(self.rate)
         chain.wait_traffic(30)
         self.wait_direct()
@@ -133,22 +136,31 @@ class Demo:
         self.wait_direct([link for link in chain.links if link[0] != "dpdkr1"])
         unmarked = self.received("other")
         self.say.sleep(1.5, "the rule to drop packets")
-        self.settle_drops(rule, sent, unmarked)
-
-    def settle_drops(self, rule, sent_before, unmarked):
-        """Marked packets stop, so that the rule's counter comes to rest; all others go on."""
-        chain = self.chain
-        chain.source.mark_percent(0)
-        sent, dropped = self.marked_sent(), self.at_rest("the drop rule's counter", self.dropped)
-        more = self.received("other") - unmarked
-        self.say(f"the rule has dropped {dropped} marked packets; meanwhile {more} unmarked ones have come through")
-        if dropped < sent - sent_before:
-            self.problem(f"{sent - sent_before} marked packets were sent after ovs-ofctl's end, "
-                         f"but the rule has dropped {dropped}")
-        if not more or not dropped:
-            self.problem("the rule was to drop marked packets, and no others")
+        chain.source.mark_percent(0)  # So that the rule's counter comes to rest.
+        dropped = self.settle_drops(missing)
+        self.check_drops(self.marked_sent() - sent, dropped, unmarked)
         self.say(f"while traffic flows: ovs-ofctl --strict del-flows {chain.bridge} {rule}")
         chain.retire(rule)
+
+    def settle_drops(self, missing):
+        """Waits until the rule has counted all marked packets that have not come through, but for those that were
+        'missing' before, and returns how many it has counted.  OVS brings its counters up to date twice a second."""
+        last, since = None, time.monotonic()
+        while True:
+            dropped = self.dropped()
+            if dropped != last:
+                last, since = dropped, time.monotonic()
+            if dropped == self.marked_missing() - missing or time.monotonic() - since > 5:
+                return dropped  # In the second case the accounts will say what is wrong.
+            self.say.sleep(0.05, "the drop rule's counter")
+
+    def check_drops(self, sent_after, dropped, unmarked):
+        more = self.received("other") - unmarked
+        self.say(f"the rule has dropped {dropped} marked packets; meanwhile {more} unmarked ones have come through")
+        if dropped < sent_after:
+            self.problem(f"{sent_after} marked packets were sent after ovs-ofctl's end, the rule has dropped {dropped}")
+        if not more or not dropped:
+            self.problem("the rule was to drop marked packets, and no others")
 
     def without_the_rule(self):
         begin = time.monotonic()
@@ -180,40 +192,36 @@ class Demo:
     def marked_sent(self):
         return self.chain.source.report()["tx"]["by_kind"]["marked"]["sent"]
 
+    def marked_missing(self):
+        """Marked packets of the source that the sink has not received."""
+        sent = self.marked_sent()
+        return sent - self.received("marked")
+
     def received(self, kind):
         return self.chain.sink.report()["rx"]["by_kind"][kind]["received"]
 
     def dropped(self):
         return sum(rule.packets for rule in self.chain.rules_of("dpdkr1") if rule.actions == "drop")
 
-    def at_rest(self, what, value, seconds=15):
-        """The value, when it has not changed for a while: OVS brings rules' counters up to date twice a second."""
-        last, since, begin = value(), time.monotonic(), time.monotonic()
-        while time.monotonic() - since < 1.3:
-            self.say.sleep(0.1, what)
-            now = value()
-            if now != last:
-                last, since = now, time.monotonic()
-            if time.monotonic() - begin > seconds:
-                raise LabError(f"{what} has not come to rest within {seconds} s")
-        return last
-
     def measure(self, how):
         """The most packets that arrive per second, both directions together, of which hardly any are dropped."""
-        self.say(f"measuring {how}: both ends send faster and faster")
-        rate, best = self.rate, 0
-        while True:
-            pps, dropped = self.measure_step(rate)
-            if dropped <= DROPPED * pps:
-                best = max(best, pps)
-            if dropped > DROPPED * pps or pps < ARRIVED * 2 * rate:
-                break
-            rate *= 2
+        self.say(f"measuring {how}: both ends send faster and faster, until more than {DROPPED:.1%} is dropped")
+        rate, best, attempts = self.rate, 0, ATTEMPTS
+        while attempts:
+            pps, well = self.measure_step(rate)
+            best = max(best, pps if well else 0)
+            if well and pps >= ARRIVED * 2 * rate:
+                rate, attempts = 2 * rate, ATTEMPTS
+            else:
+                attempts -= 1
+        if well:
+            pps, well = self.measure_step(0)
+            best = max(best, pps if well else 0)
         self.say(f"  {best:,.0f} packets/s")
         return best
 
     def measure_step(self, rate):
-        """Packets that arrive and that are dropped per second, both directions together."""
+        """Packets that arrive per second, both directions together, and whether hardly any are dropped."""
         chain = self.chain
         for vnf in chain.source, chain.sink:
             vnf.rate(rate)
@@ -222,10 +230,10 @@ class Demo:
         for seconds in self.step_seconds, 0:
             dropped = sum(port.get("tx_drop", 0) for port in chain.ovs.ports(chain.bridge).values())
             samples.append((time.monotonic(), sum(chain.received()), dropped))
-            self.say.sleep(seconds, f"a measurement at {rate:,} packets/s from each end")
-        begin, end = samples
-        seconds = end[0] - begin[0]
-        return (end[1] - begin[1]) / seconds, (end[2] - begin[2]) / seconds
+            self.say.sleep(seconds, f"a measurement at {rate or 'as many'} packets/s from each end")
+        (begin, *before), (end, *after) = samples
+        received, dropped = (b - a for a, b in zip(before, after))
+        return received / (end - begin), dropped <= DROPPED * received
 
     def rest(self, when):
         acc = self.chain.rest(20)
@@ -306,7 +314,8 @@ def adds_up(summary):
 def show(kind, step_seconds):
     say = Narrator()
     if kind == "guest":
-        say(f"the guests will run with {guest.accel()}")
+        say("finding out whether guests can run with KVM here (it is tried once)")
+        say(f"  they will run with {guest.accel()}")
     say("starting a private Open vSwitch")
     with Lab("demo", kind, other_config={"p2plink-enable": "false"}) as lab:
         demo = Demo(lab, say, step_seconds)
@@ -337,6 +346,10 @@ def main():
         signals.ignore()
         print(f"demo: interrupted by {e}; nothing is left behind", file=sys.stderr)
         return 128 + e.signum
+    except BrokenPipeError:
+        # Whoever read what we tell has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

@@ -79,9 +79,11 @@ class Lab:
             self.agent.start()
 
     def _end(self, keep):
-        if keep and self.dir:
-            self.keep_logs()
-        self.stack.close()
+        try:
+            if keep and self.dir:
+                self.keep_logs()
+        finally:
+            self.stack.close()
 
     def keep_logs(self):
         """Copies what was logged to build/lab/NAME."""

@@ -7,9 +7,10 @@ to end by the kernel should we die without having done so."""
 import os
 import signal
 import subprocess
+import time
 
 from . import signals
-from .waiting import LabError
+from .waiting import LabError, tell
 
 STOP_SECONDS = 5
 
@@ -22,15 +23,26 @@ def run(command, *, env=None, seconds=30, check=True, stdin=None):
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
                                  process_group=0)
     try:
-        out, err = child.communicate(stdin, seconds)
-    except subprocess.TimeoutExpired as e:
-        raise LabError(f"'{' '.join(command)}' has not ended within {seconds:g} s") from e
+        out, err = _communicate(child, command, stdin, seconds)
     finally:
         with signals.shielded():
             _end(child)
     if check and child.returncode:
         raise LabError(f"'{' '.join(command)}' failed with {child.returncode}: {(err.strip() or out.strip())[-2000:]}")
     return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def _communicate(child, command, stdin, seconds):
+    begin = time.monotonic()
+    while True:
+        try:
+            return child.communicate(stdin, 0.5)
+        except subprocess.TimeoutExpired as e:
+            stdin = None  # It has been taken over.
+            elapsed = time.monotonic() - begin
+            if elapsed >= seconds:
+                raise LabError(f"'{' '.join(command)}' has not ended within {seconds:g} s") from e
+            tell(f"'{os.path.basename(command[0])}'", elapsed)
 
 
 def _end(child):

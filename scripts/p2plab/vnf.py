@@ -33,7 +33,7 @@ class Vnf:
 
     def wait_ready(self, seconds=60):
         """Until it has attached to its ports."""
-        return self.wait_event("ready", seconds)
+        return self._wait_event("ready", "to attach to its ports", seconds)
 
     def stop(self):
         self.carrier.stop()
@@ -66,16 +66,16 @@ class Vnf:
             if not found:
                 self.carrier.check()
             return found
-        return wait_for(f"{self.name}: {what}", condition, seconds, interval=0)
+        return wait_for(f"{self.name} {what}", condition, seconds, interval=0)
 
-    def wait_event(self, name, seconds=ANSWER_SECONDS):
+    def _wait_event(self, name, what, seconds):
         """Waits for an event that has not been taken yet, and takes it."""
         def look():
             for i, event in enumerate(self.events):
                 if event["event"] == name:
                     return self.events.pop(i)
             return None
-        return self._wait(f"the event '{name}'", look, seconds)
+        return self._wait(what, look, seconds)
 
     def command(self, line, seconds=ANSWER_SECONDS):
         """Its answer; raises LabError if it refuses."""
@@ -88,7 +88,7 @@ class Vnf:
                     return answer
             return None
         self.carrier.send(line.encode() + b"\n")
-        answer = self._wait(f"the answer to '{line}'", look, seconds)
+        answer = self._wait(f"to answer '{line}'", look, seconds)
         if not answer["ok"]:
             raise LabError(f"{self.name} refuses '{line}': {answer['error']}")
         return answer
@@ -110,7 +110,7 @@ class Vnf:
 
     def wait_sent(self, seconds=60):
         """Until a counted 'send_begin' has sent all."""
-        return self.wait_event("sent", seconds)
+        return self._wait_event("sent", "to have sent all packets", seconds)
 
     def rate(self, pps):
         self.command(f"rate {int(pps)}")

@@ -16,6 +16,12 @@ def observe(observer):
     _observer = observer
 
 
+def tell(what, seconds):
+    """Tells the observer, if there is one."""
+    if _observer:
+        _observer(what, seconds)
+
+
 def wait_for(what, condition, seconds, interval=0.01, detail=None):
     """Calls 'condition()' until it returns something true, and returns that.  After 'seconds' raises LabError with
     'what' was waited for and what 'detail()', if given, has to say."""
@@ -27,6 +33,5 @@ def wait_for(what, condition, seconds, interval=0.01, detail=None):
         elapsed = time.monotonic() - begin
         if elapsed >= seconds:
             raise LabError(f"waited {seconds:g} s in vain for {what}" + (f": {detail()}" if detail else ""))
-        if _observer:
-            _observer(what, elapsed)
+        tell(what, elapsed)
         time.sleep(interval)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo, interrupted at any moment, leaves nothing behind: no process, file, device or huge page."""
 
+import contextlib
 import ctypes
 import os
 import re
@@ -97,35 +98,48 @@ class Demo:
         shutil.rmtree(self.tmp, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def demo_that_leaves_nothing(story, vnf):
+    pages, devices, shm = hugepages.total(), network_devices(), shared_memory()
+    demo = Demo(vnf)
+    try:
+        yield demo
+        bury()
+        story.check(not children(), f"left: {', '.join(children())}")
+        left = os.listdir(demo.tmp)
+        story.check(not left, f"left in its folder: {left}")
+        story.check(network_devices() <= devices, f"left: {network_devices() - devices}")
+        story.check(shared_memory() <= shm, f"left in /dev/shm: {shared_memory() - shm}")
+        # The kernel takes pages back some moments after the memory's last user has gone.
+        wait_for("huge pages to be as before", lambda: hugepages.total() == pages, 5, 0.05,
+                 lambda: f"{pages} before, {hugepages.total()} now")
+    finally:
+        demo.end()
+
+
 def interrupted(story, vnf, words, signum, twice=False):
     when = f"at '{words}'" if words else "at once"
-    with story.step(f"{vnf}: {signal.Signals(signum).name} {when}{', and again' if twice else ''}"):
-        pages, devices, shm = hugepages.total(), network_devices(), shared_memory()
-        demo = Demo(vnf)
-        try:
-            if words:
-                demo.wait_line(words, 60)
-            else:
-                time.sleep(0.15)
-            if twice:
-                demo.popen.send_signal(signum)
-                time.sleep(0.02)
-            status, seconds = demo.interrupt(signum)
-            # At once may be before it can have heard of signals.
-            story.check(status == 128 + signum or (status == -signum and not words),
-                        f"exit code {status}: {demo.out[-500:].decode()}")
-            story.check(seconds < 10, f"it took {seconds:.1f} s")
-            bury()
-            story.check(not children(), f"left: {', '.join(children())}")
-            left = os.listdir(demo.tmp)
-            story.check(not left, f"left in its folder: {left}")
-            story.check(network_devices() <= devices, f"left: {network_devices() - devices}")
-            story.check(shared_memory() <= shm, f"left in /dev/shm: {shared_memory() - shm}")
-            # The kernel takes pages back some moments after the memory's last user has gone.
-            wait_for("huge pages to be as before", lambda: hugepages.total() == pages, 5, 0.05,
-                     lambda: f"{pages} before, {hugepages.total()} now")
-        finally:
-            demo.end()
+    with story.step(f"{vnf}: {signal.Signals(signum).name} {when}{', and again' if twice else ''}"), \
+            demo_that_leaves_nothing(story, vnf) as demo:
+        if words:
+            demo.wait_line(words, 60)
+        else:
+            time.sleep(0.15)
+        if twice:
+            demo.popen.send_signal(signum)
+            time.sleep(0.02)
+        status, seconds = demo.interrupt(signum)
+        # At once may be before it can have heard of signals.
+        story.check(status == 128 + signum or (status == -signum and not words),
+                    f"exit code {status}: {demo.out[-500:].decode()}")
+        story.check(seconds < 10, f"it took {seconds:.1f} s")
+
+
+def nobody_listens(story):
+    with story.step("process: whoever reads its output goes away"), demo_that_leaves_nothing(story, "process") as demo:
+        demo.wait_line("have attached", 60)
+        demo.popen.stdout.close()
+        story.check(demo.popen.wait(60) == 1, f"exit code {demo.popen.returncode}")
 
 
 def main(story):
@@ -136,6 +150,7 @@ def main(story):
                           ("actions=drop", signal.SIGHUP), ("deleting all rules", signal.SIGINT)):
         interrupted(story, "process", words, signum)
     interrupted(story, "process", "measuring", signal.SIGINT, twice=True)
+    nobody_listens(story)
     for words, signum in (("starting source", signal.SIGINT), ("turning p2plink on", signal.SIGINT)):
         interrupted(story, "qemu", words, signum)
 

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from p2plab import guest, tap
 from p2plab.chain import Chain
 from p2plab.lab import Lab
+from p2plab.qmp import Qmp
 from p2plab.waiting import wait_for
 
 RATE = 1000
@@ -88,19 +89,36 @@ def no_vm(story, lab, chain):
         time.sleep(0.5)
         link = lab.ovs.links()["dpdkr8"]
         story.check(link["state"] == "normal" and not link["attached"], f"{link}")
-    with story.step("a VM that is not known: the commands that plug it by hand are printed, and make sense"):
+    with story.step("a VM that refuses the device: the reason is there, the port stays normal"):
+        lab.ovs.add_port(chain.bridge, "dpdkr7", 7)
+        # This machine has no bus that devices could be plugged into.
+        refuser = lab.vnf("refuser", "p2p-sink", ["dpdkr7"], guest=["--machine", "q35", "--root-ports", "0"])
+
+        def reason():
+            said = json.loads(lab.agent.p2plinkctl("--json", "show", "dpdkr7").stdout)["ports"]
+            return next((port["error"] for port in said if port["name"] == "dpdkr7"), None)
+        story.note(wait_for("p2plinkd to tell of it", reason, 30, 0.1))
+        refuser.stop()
+        story.check(lab.ovs.state("dpdkr7") == "normal", "it is not normal")
+    with story.step("a VM that is not known: p2plinkctl prints the commands that plug its port by hand, and they work"):
         lab.ovs.add_port(chain.bridge, "dpdkr9", 9)
+        unknown = lab.vnf("unknown", "p2p-sink", ["dpdkr9"], owned=False)
         said = lab.agent.p2plinkctl("commands", "dpdkr9").stdout
-        story.check("ivshmem-plain" in said and "memory-backend" in said, said)
-        lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        story.check([c["execute"] for c in lines].count("device_add") >= 1, said)
+        story.note(said)
+        commands = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        story.check([c["execute"] for c in commands] == ["object-add", "device_add"], said)
+        with Qmp(unknown.carrier.qmp) as monitor:
+            for command in commands:
+                monitor(command)
+        unknown.wait_ready(60)
+        story.check(lab.ovs.links()["dpdkr9"]["vnf"] == "guest", f"{lab.ovs.links()['dpdkr9']}")
+        unknown.stop()
     with story.step("a port that is not there"):
         done = lab.agent.p2plinkctl("show", "nosuchport", check=False)
         story.check(done.returncode == 1 and "nosuchport" in done.stderr, f"{done.returncode}: {done.stderr}")
     with story.step("a second VNF, a process, is refused on a guest's port"):
-        lab.agent.show()
-        late = lab.vnf("late", "p2p-sink", ["dpdkr1"], ["--attach", "socket"], kind="process")
-        wait_for("it to give up", lambda: not late.carrier.child.alive(), 40, 0.1)
+        late = lab.vnf("late", "p2p-sink", ["dpdkr1"], ["--attach", "socket"], kind="process", wait=0)
+        wait_for("it to give up", lambda: not late.carrier.child.alive(), 20, 0.1)
         words = late.carrier.child.last_words()
         story.check("dpdkr1" in words and "VM" in words, words)
 

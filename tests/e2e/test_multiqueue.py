@@ -32,10 +32,10 @@ def main(story):
             for _ in range(10):
                 for rule in rules:
                     chain.ovs.add_flow(chain.bridge, rule + ",actions=drop")
-                chain.wait_normal(10)
+                chain.wait_normal(20)
                 time.sleep(0.05)
                 chain.retire(*rules)
-                chain.wait_direct(10)
+                chain.wait_direct(20)
                 time.sleep(0.05)
             acc = chain.rest()
             story.note(f"{acc.switchovers} switchovers, {acc.total('sent')} packets in {FLOWS} flows each way")

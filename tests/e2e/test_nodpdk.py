@@ -18,19 +18,15 @@ from p2plab.proc import run
 FLAVOUR = "ovs-nodpdk"
 
 
-def make(story):
-    """Builds it if it is not there; does nothing for builds with sanitizers, which have their own variables."""
-    with story.step("Open vSwitch without DPDK is there", vital=True):
-        if build.BUILD == os.path.join(build.ROOT, "build"):
-            run(["make", "-C", build.ROOT, "--no-print-directory", FLAVOUR], seconds=540)
-        build.ovs(FLAVOUR)
-
-
 def main(story):
-    make(story)
+    if build.BUILD != os.path.join(build.ROOT, "build"):
+        story.skip("Open vSwitch without DPDK", "built with the usual options only")
+        return
+    with story.step("it can be built", vital=True):
+        run(["make", "-C", build.ROOT, "--no-print-directory", FLAVOUR], seconds=540)
     with Lab("nodpdk", flavour=FLAVOUR) as lab:
         with story.step("it has no DPDK in it"):
-            said = run([lab.ovs._program("vswitchd/ovs-vswitchd"), "--version"], env=lab.ovs.env).stdout
+            said = run([lab.ovs.program("vswitchd/ovs-vswitchd"), "--version"], env=lab.ovs.env).stdout
             story.check("DPDK" not in said, said)
         chain = Chain(lab)
         rule = chain.drop_rule("dpdkr3")
@@ -41,10 +37,10 @@ def main(story):
             chain.wait_traffic()
             for _ in range(5):
                 chain.ovs.add_flow(chain.bridge, rule + ",actions=drop")
-                chain.wait_normal(10, [("dpdkr3", "dpdkr4")])
+                chain.wait_normal(20, [("dpdkr3", "dpdkr4")])
                 time.sleep(0.1)
                 chain.retire(rule)
-                chain.wait_direct(10)
+                chain.wait_direct(20)
         with story.step("all counters agree"):
             acc = chain.rest()
             story.check(not acc.errors, acc.text())

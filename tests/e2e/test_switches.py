@@ -27,7 +27,7 @@ def ends_and_comes_back(story, chain, name, on, off, ports=BOTH, traffic=True):
             if traffic:
                 chain.start(RATE)
             on()
-            chain.wait_normal(10, links)
+            chain.wait_normal(20, links)
             for port in ports:
                 why = chain.ovs.links()[port]["why"]
                 story.check(why, f"no reason is given for {port}")
@@ -35,7 +35,7 @@ def ends_and_comes_back(story, chain, name, on, off, ports=BOTH, traffic=True):
             if traffic:
                 time.sleep(0.1)
             off()
-            chain.wait_direct(10)
+            chain.wait_direct(20)
             if not traffic:
                 chain.start(RATE)
             chain.wait_traffic()
@@ -144,12 +144,12 @@ def rules(story, chain):
     for name, actions in linked.items():
         with story.step(f"output through {name} is a link"):
             mod(actions)()
-            chain.wait_direct(10)
+            chain.wait_direct(20)
             chain.start(RATE)
             chain.wait_traffic()
             acc = chain.rest()
             mod("output:2")()
-            chain.wait_direct(10)
+            chain.wait_direct(20)
             story.check(not acc.errors, acc.text())
     for name, actions in other.items():
         ends_and_comes_back(story, chain, f"a rule with {name}", mod(actions), mod("output:2"), ONE,
@@ -180,11 +180,11 @@ def talkers(story, chain):
         with story.step(f"{name} ends the links"):
             try:
                 on()
-                chain.wait_normal(10)
+                chain.wait_normal(20)
                 story.note(f"{name}: {chain.ovs.links()['dpdkr1']['why']}")
             finally:
                 off()
-            chain.wait_direct(10)
+            chain.wait_direct(20)
 
 
 def main(story):
