@@ -82,11 +82,14 @@ class Chain:
         return f"priority={priority},udp,in_port={self.numbers[port]},tp_dst={MARKED_UDP_PORT}"
 
     def retire(self, *rules):
-        """Deletes rules, each a match with priority, whose counters are at rest, and keeps what they have counted."""
+        """Deletes rules, each a match with priority, whose counters are at rest, and keeps what they have counted.
+        Returns when (time.monotonic()) it began with that."""
         before = self.snapshot()
+        begin = time.monotonic()
         for rule in rules:
             self.ovs.del_flows(self.bridge, rule)
         self.keep(before)
+        return begin
 
     def retire_all(self):
         before = self.snapshot()

@@ -105,6 +105,10 @@ class Ovs:
     def kill_vswitchd(self):
         self.appctl.close()
         self.vswitchd.kill()
+        # What it would have removed, and whose being there is how start_vswitchd() knows that the next one is.
+        for name in os.listdir(self.dir):
+            if name == "vswitchd.ctl" or name.endswith((".mgmt", ".snoop")):
+                os.unlink(os.path.join(self.dir, name))
 
     def check(self):
         self.server.check()

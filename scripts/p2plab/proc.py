@@ -17,16 +17,18 @@ STOP_SECONDS = 5
 
 def run(command, *, env=None, seconds=30, check=True, stdin=None):
     """Runs 'command' and returns the CompletedProcess, with output as text.  Raises LabError if it fails."""
-    with signals.shielded():
-        # Not subprocess.run(): a signal while it starts the program would leave that one behind.
-        child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-                                 process_group=0)
+    child = None
     try:
+        # Not subprocess.run(): a signal while it starts the program would leave that one behind.
+        with signals.shielded():
+            child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                                     process_group=0)
         out, err = _communicate(child, command, stdin, seconds)
     finally:
-        with signals.shielded():
-            _end(child)
+        if child:
+            with signals.shielded():
+                _end(child)
     if check and child.returncode:
         raise LabError(f"'{' '.join(command)}' failed with {child.returncode}: {(err.strip() or out.strip())[-2000:]}")
     return subprocess.CompletedProcess(command, child.returncode, out, err)
