@@ -219,6 +219,9 @@ static void add_device(struct vm_device *d)
     struct json *args = qmp_args("driver", "ivshmem-plain");
     json_object_put_string(args, "id", d->id);
     json_object_put_string(args, "memdev", d->id);
+    if (!d->region.link_id) {
+        json_object_put(args, "multifunction", json_boolean_create(true)); /* See P2P_PCI_PORT_BIT. */
+    }
     if (d->bus[0]) {
         json_object_put_string(args, "bus", d->bus);
     }

@@ -84,6 +84,7 @@ struct p2p_swport {
     struct sw_region *region;       /* RCU. */
     _Atomic uint64_t hold_until;    /* CLOCK_MONOTONIC ns; 0: not held. */
     _Atomic uint64_t hold_ticket;
+    uint64_t hold_told;             /* Ticket of the last hold that was said to have been seen by all queues. */
     _Atomic uint64_t holds_expired;
     uint64_t holds;
 

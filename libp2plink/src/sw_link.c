@@ -140,6 +140,32 @@ static void begin_revert(struct p2p_swport *from, bool hold)
     sw_port_poke(from);
 }
 
+/* Is it held, and has each of its queues been polled since? */
+static bool hold_seen(const struct p2p_swport *from)
+{
+    uint64_t ticket = atomic_load(&from->hold_ticket);
+    bool seen = atomic_load(&from->hold_until) != 0;
+
+    for (unsigned q = 0; seen && q < from->region->n_queues; q++) {
+        seen = p2p_load_acquire(&from->region->rx[q].hold_seen) == ticket;
+    }
+    return seen;
+}
+
+/* Data threads come upon a hold without telling anybody, and the switch must not wait for something else to happen. */
+static void run_hold(struct p2p_swport *from)
+{
+    uint64_t ticket = atomic_load(&from->hold_ticket);
+
+    if (from->hold_told != ticket && atomic_load(&from->hold_until)) {
+        from->sw->busy = true;
+        if (hold_seen(from)) {
+            from->hold_told = ticket;
+            sw_changed(from->sw);
+        }
+    }
+}
+
 /* Could not be made: says why, and lets it rest. */
 static void give_up(struct p2p_swport *from, uint64_t now)
 {
@@ -263,6 +289,7 @@ void sw_dir_run(struct p2p_swport *from, uint64_t now)
 {
     struct p2p_switch *sw = from->sw;
 
+    run_hold(from);
     if (p2p_load(&from->region->gate_awaited) && (from->to || !awaits_peer(from))) {
         p2p_store_release(&from->region->gate_awaited, false); /* After 'gate_to', if there is one. */
     }
@@ -490,11 +517,8 @@ void p2p_switch_set_restoring(struct p2p_switch *sw, bool restoring)
 bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket)
 {
     pthread_mutex_lock(&from->sw->mutex);
-    bool is = atomic_load(&from->hold_until) != 0;
+    bool is = hold_seen(from);
     *ticket = atomic_load(&from->hold_ticket);
-    for (unsigned q = 0; is && q < from->region->n_queues; q++) {
-        is = p2p_load_acquire(&from->region->rx[q].hold_seen) == *ticket;
-    }
     pthread_mutex_unlock(&from->sw->mutex);
     return is;
 }

@@ -622,8 +622,9 @@ static int plug_text(char *text, size_t size, const char *kind, const char *name
                     "{\"execute\":\"object-add\",\"arguments\":{\"qom-type\":\"memory-backend-file\",\"id\":\"%s\","
                     "\"mem-path\":\"/proc/%d/fd/%d\",\"size\":%zu,\"share\":true}}\n"
                     "{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"ivshmem-plain\",\"id\":\"%s\","
-                    "\"memdev\":\"%s\"}}\n",
-                    name, kind, id, (int)getpid(), r->fd, r->size, id, id);
+                    "\"memdev\":\"%s\"%s}}\n",
+                    name, kind, id, (int)getpid(), r->fd, r->size, id, id,
+                    p2p_region_is_link(r) ? "" : ",\"multifunction\":true");
 }
 
 int sw_port_plug_commands(const struct p2p_swport *port, char *text, size_t size)

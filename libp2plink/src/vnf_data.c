@@ -149,7 +149,7 @@ static void look(struct vnf_map *map, struct vnf_rxq *rq, struct vnf_chan **chan
 unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, unsigned n)
 {
     struct vnf_rxq_stats *stats = &port->rxs[queue < P2P_MAX_QUEUES ? queue : 0];
-    uint64_t normal_bytes = 0, direct_bytes = 0;
+    uint64_t normal_bytes = 0, direct_bytes = 0, bad = stats->bad;
     unsigned direct = 0, got = 0;
 
     p2p_rcu_lock();
@@ -168,8 +168,8 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
             if (s->direct) {
                 unsigned k = p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &direct_bytes,
                                            &stats->bad);
-                p2p_cons_received(s->ring); /* What the receiver has not taken when a link is over, counts as dropped.
-                                             * */
+                /* What the receiver has not taken when a link is over, counts as dropped. */
+                p2p_cons_received(s->ring);
                 got += k;
                 direct += k;
             } else {
@@ -182,6 +182,9 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
         if (direct) {
             p2p_store(&words->direct_packets, words->direct_packets + direct);
             p2p_store(&words->direct_bytes, words->direct_bytes + direct_bytes);
+        }
+        if (p2p_unlikely(stats->bad != bad)) {
+            p2p_store(&words->bad_descs, words->bad_descs + (stats->bad - bad));
         }
         if (got) {
             p2p_store(&stats->held, 1);

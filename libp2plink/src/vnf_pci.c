@@ -33,6 +33,22 @@ static unsigned read_hex(const char *dir, const char *file)
     return n > 0 ? (unsigned)strtoul(text, NULL, 16) : 0;
 }
 
+/* Does the host say that it carries a port region? */
+static bool is_port_device(const char *dir)
+{
+    char path[512];
+    uint8_t type = 0;
+
+    snprintf(path, sizeof path, "%s/config", dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t n = pread(fd, &type, 1, P2P_PCI_HEADER_TYPE);
+    close(fd);
+    return n == 1 && type & P2P_PCI_PORT_BIT;
+}
+
 /* Lets the device answer to memory accesses: nothing else does for a device without a driver. */
 static void enable(const char *dir)
 {
@@ -101,7 +117,8 @@ static int find(struct p2p_port *port, uint64_t magic, uint32_t link_id, uint64_
             continue;
         }
         snprintf(dir, sizeof dir, "%s/%.60s", root, e->d_name);
-        if (read_hex(dir, "vendor") != P2P_PCI_VENDOR || read_hex(dir, "device") != P2P_PCI_DEVICE) {
+        if (read_hex(dir, "vendor") != P2P_PCI_VENDOR || read_hex(dir, "device") != P2P_PCI_DEVICE
+            || is_port_device(dir) != (magic == P2P_PORT_MAGIC)) {
             continue;
         }
         int fd = open_bar(dir, &h, &size);

@@ -248,17 +248,23 @@ void testbed_restart(struct testbed *tb)
     }
 }
 
-void testbed_stop(struct testbed *tb)
+void testbed_clean(struct testbed *tb)
 {
     char path[128];
 
-    stop_switch(tb);
-    pthread_mutex_destroy(&tb->lock);
+    unlink(tb->socket);
     snprintf(path, sizeof path, "%s.lock", tb->socket);
     unlink(path);
     snprintf(path, sizeof path, "%s.ledger", tb->socket);
     unlink(path);
     rmdir(tb->dir);
+}
+
+void testbed_stop(struct testbed *tb)
+{
+    stop_switch(tb);
+    pthread_mutex_destroy(&tb->lock);
+    testbed_clean(tb);
 }
 
 void testbed_forward(struct testbed *tb, int from, int to)

@@ -48,6 +48,7 @@ void testbed_reconfigure(struct testbed *tb, int port, unsigned n_queues, uint32
 /* The switch ends in good order, and another one begins with the same ports. */
 void testbed_restart(struct testbed *tb);
 void testbed_stop(struct testbed *tb);
+void testbed_clean(struct testbed *tb); /* Removes the files of a switch that was somewhere else. */
 void testbed_forward(struct testbed *tb, int from, int to); /* The normal way. */
 struct p2p_port *testbed_vnf(struct testbed *tb, const char *name); /* Attaches, or ends the test. */
 /* Waits until 'port' sends in state 'state'.  False: it has not come to that in 10 s. */

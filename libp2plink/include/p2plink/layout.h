@@ -232,6 +232,11 @@ static_assert(sizeof(struct p2p_vnf_page) <= P2P_PAGE, "ABI");
 #define P2P_PCI_VENDOR 0x1af4u
 #define P2P_PCI_DEVICE 0x1110u
 #define P2P_PCI_BAR 2
+/* In the header type of its configuration space, the device of a port region has the multi-function bit (QEMU's
+ * multifunction=on), that of a link region has not.  All that lies in a link region, its header too, can be written by the
+ * peer, who must not be able to pass it off as a port region; this bit is the host's alone. */
+#define P2P_PCI_HEADER_TYPE 0x0e
+#define P2P_PCI_PORT_BIT 0x80u
 
 #ifdef __cplusplus
 }

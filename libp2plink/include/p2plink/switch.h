@@ -156,8 +156,8 @@ P2P_EXPORT bool p2p_swport_confirm(struct p2p_swport *from, uint64_t ticket, boo
 
 /* If 'from' is held, and each of its queues has been polled since, returns true and stores the ticket of the hold: what
  * was taken from the queues before the hold has been processed, upcalls and all, and a revalidation that begins now
- * leaves nothing of the old tables behind.  p2p_swport_unhold() ends that hold, unless a newer one has begun.  Any
- * thread. */
+ * leaves nothing of the old tables behind.  'changed' is called when that has become so.  p2p_swport_unhold() ends that
+ * hold, unless a newer one has begun.  Any thread. */
 P2P_EXPORT bool p2p_swport_held(struct p2p_swport *from, uint64_t *ticket);
 P2P_EXPORT void p2p_swport_unhold(struct p2p_swport *from, uint64_t ticket);
 
