@@ -116,7 +116,6 @@ def main(story):
                     flood.join(30)
             story.check(flood.error is None, flood.error)
             story.note(f"{flood.n} flow-mods in {flood.seconds:.1f} s, links ended {flaps} times")
-            story.check(flood.n / flood.seconds > MODS_PER_SECOND / 2, "the flow-mods were too slow")
         with story.step("nothing was lost, doubled or reordered, and all counters agree"):
             chain.wait_direct()
             acc = chain.rest(30)
