@@ -36,8 +36,10 @@ def one(chain, controller, add, delete):
     before = directly(chain)
     wait_for("packets on the channel", lambda: directly(chain) > before, 20, 0)
     seconds = controller.change(add)
+    sent = marked(chain.source, "tx", "sent")
     chain.source.mark_percent(50)
-    time.sleep(0.005)
+    # While the switch holds the port's traffic, its ring may be full.
+    wait_for("marked packets to be sent", lambda: marked(chain.source, "tx", "sent") > sent, 20, 0.005)
     chain.source.mark_percent(0)
     sent = marked(chain.source, "tx", "sent")
     wait_for("marked packets to be dropped", lambda: newer_have_come(chain), 20, 0)
