@@ -270,7 +270,7 @@ fi
 say "building ${dir#"$root"/} with $JOBS jobs"
 rm -f "$dir/make.log"
 # OVS's headers that are generated are prerequisites of "all" only, so they are asked for first.
-export BUILT_FIRST='p2plink-first: $(BUILT_SOURCES)
+export BUILT_FIRST='p2plink-first: config.h $(BUILT_SOURCES)
 p2plink-first: $(srcdir)/python/ovs/version.py $(srcdir)/python/ovs/dirs.py'
 logged "$dir/make.log" bash -c 'make -C "$1" -j "$2" -f Makefile -f - p2plink-first <<<"$BUILT_FIRST"' - "$dir" "$JOBS"
 # shellcheck disable=SC2086  # A list.

@@ -42,7 +42,7 @@ def attached(chain):
 
 def reverts(chain):
     """How often links have been ended, as the VNFs see it: a direct epoch begins anew after that."""
-    return sum(port_stats(next(v for v in chain.vnfs if port in v.ports).report(), port)["tx_epochs"] for port in chain.numbers)
+    return sum(port_stats(vnf.report(), port)["tx_epochs"] for vnf in chain.vnfs for port in vnf.ports)
 
 
 def with_restore(story, chain):
