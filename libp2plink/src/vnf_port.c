@@ -15,6 +15,7 @@
 
 #define ACCEPT_MS 2000      /* The switch's time to accept us. */
 #define LEAVE_MS 100        /* How long p2p_port_close() waits for the switch to take what was sent. */
+#define KEEP_MS 100         /* How long memory that has to go waits for an application that holds packets of it. */
 #define PCI_TICK_MS 1       /* A guest has nobody to wake it. */
 #define SOCKET_TICK_MS 10   /* Only the heartbeat, pokes do the rest. */
 
@@ -28,6 +29,17 @@ static void sleep_ms(unsigned ms)
  * Regions that have gone but may still be looked at.
  */
 
+/* Those of 'waiting', queues that held packets when 'releases' was noted, that have not given them back. */
+static uint32_t still_waiting(const struct p2p_port *port, const uint32_t *releases, uint32_t waiting)
+{
+    for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
+        if (p2p_load_acquire(&port->rxs[q].releases) != releases[q]) {
+            waiting &= ~(1u << q);
+        }
+    }
+    return waiting;
+}
+
 void vnf_bury(struct p2p_port *port, struct p2p_region *region, bool blank)
 {
     struct vnf_grave *g = NULL;
@@ -38,6 +50,11 @@ void vnf_bury(struct p2p_port *port, struct p2p_region *region, bool blank)
         /* In this order: a release in between is seen as one that has come. */
         releases[q] = p2p_load_acquire(&port->rxs[q].releases);
         waiting |= (uint32_t)!!p2p_load(&port->rxs[q].held) << q;
+    }
+    /* Mostly it is in the middle of a burst, which should not turn into zeros under its eyes. */
+    for (unsigned i = 0; blank && waiting && i < KEEP_MS && !atomic_load(&port->stop); i++) {
+        sleep_ms(1);
+        waiting = still_waiting(port, releases, waiting);
     }
     if (waiting) {
         g = calloc(1, sizeof *g);
@@ -67,11 +84,7 @@ static void visit_graves(struct p2p_port *port, bool all)
 
     while (*gp) {
         struct vnf_grave *g = *gp;
-        for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
-            if (p2p_load_acquire(&port->rxs[q].releases) != g->releases[q]) {
-                g->waiting &= ~(1u << q);
-            }
-        }
+        g->waiting = still_waiting(port, g->releases, g->waiting);
         if (all || !g->waiting) {
             *gp = g->next;
             p2p_region_unmap(&g->region);

@@ -27,7 +27,8 @@ int fake_vm_plug(struct fake_vm *vm, int fd, uint64_t generation); /* Takes 'fd'
 void fake_vm_unplug(struct fake_vm *vm, uint64_t generation);
 bool fake_vm_has(const struct fake_vm *vm, uint64_t generation);
 unsigned fake_vm_devices(const struct fake_vm *vm);
-int fake_vm_open(struct fake_vm *vm, const char *name, unsigned wait_ms, struct p2p_port **portp, struct p2p_error *err);
+int fake_vm_open(struct fake_vm *vm, const char *name, unsigned wait_ms, struct p2p_port **portp,
+                 struct p2p_error *err);
 
 /* An agent with a VM for each port that it is told of; does what it is asked for until told otherwise. */
 #define AGENT_VMS 4

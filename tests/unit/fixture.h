@@ -42,7 +42,8 @@ extern struct fixture fx;
 
 int fixture_setup(void **state);       /* 'fx.tb' with short time limits, not started. */
 int fixture_teardown(void **state);
-void fixture_start(unsigned n_ports);  /* Ports "a", "b", ... of one queue and MTU 1500, a <-> b forwarded to each other. */
+/* Ports "a", "b", ... of one queue and MTU 1500; a and b are forwarded to each other. */
+void fixture_start(unsigned n_ports);
 
 struct peer *peer_start(const char *name, bool mute);
 void peer_stop(struct peer *p);        /* Closes its port, too. */

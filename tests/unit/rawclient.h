@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The other end of the switch's socket, by hand: a client that says what a test wants it to, and a VNF that does only what
- * it is told.  For tests of how the switch takes clients and VNFs that are slow, wrong, or hostile.
+ * The other end of the switch's socket, by hand: a client that says what a test wants it to, and a VNF that does only
+ * what it is told.  For tests of how the switch takes clients and VNFs that are slow, wrong, or hostile.
  *
  * One thread.  Functions that get something else than what they wait for end the test.
  */

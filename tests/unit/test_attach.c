@@ -873,6 +873,33 @@ static void packets_kept_while_the_port_is_replaced(void **state)
     wait_for(mapped_regions() < kept); /* Their places are let go. */
 }
 
+/* A link that ends without notice, since the peer's port goes, leaves the application time for its burst. */
+static void packets_in_hand_when_the_peer_goes(void **state)
+{
+    struct p2p_pkt pkts[5];
+    (void)state;
+
+    fixture_start(2);
+    struct p2p_port *b = vnf_open("b");
+    for (unsigned i = 0; i < 5; i++) {
+        struct p2p_port *a = vnf_open("a");
+        link_up(0, 1);
+        send_some(a, 0, 5);
+        take(b, 5, pkts);
+        uint64_t before = testbed_now_ms();
+        testbed_remove_port(&fx.tb, 0);
+        testbed_sleep_ms(10 + i * 10);
+        for (unsigned k = 0; k < 5; k++) {
+            bool kept = reads_as_before(&pkts[k], k);
+            assert_true(kept || testbed_now_ms() - before > 80);
+        }
+        p2p_rx_release(b, 0);
+        vnf_close(a);
+        wait_for(mapped_regions() <= 2); /* b's own, on both sides. */
+        testbed_put_port(&fx.tb, 0, "a", 1, 1500);
+    }
+}
+
 /* An application that never releases anything, and links that come and go. */
 static void packets_kept_for_ever(void **state)
 {
@@ -922,6 +949,7 @@ int main(int argc, char **argv)
         T(stopped_vnf_does_not_map),
         T(packets_kept_over_the_end_of_a_link),
         T(packets_kept_while_the_port_is_replaced),
+        T(packets_in_hand_when_the_peer_goes),
         T(packets_kept_for_ever),
     };
     return cmocka_run_group_tests_name("attach", tests, NULL, NULL);

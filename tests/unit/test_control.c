@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The switch's socket and control words: clients that are wrong or hostile, the host agent, VNFs in guests, and VNFs that
- * answer late, wrongly, or not at all.
+ * The switch's socket and control words: clients that are wrong or hostile, the host agent, VNFs in guests, and VNFs
+ * that answer late, wrongly, or not at all.
  *
  * time-limit: 400
  */
@@ -353,7 +353,7 @@ static void no_descriptor_for_a_region(void **state)
 
     fixture_start(1);
     vnf_close(vnf_open("a")); /* The next one gets a fresh region. */
-    assert_true(testbed_wait_attached(&fx.tb, 0, false));
+    wait_for(!info_of(0).attached && !info_of(0).pid);
     int sock = socks[0] = raw_hello(fx.tb.socket, P2P_ROLE_VNF);
     fd = open("/", O_RDONLY | O_CLOEXEC); /* The lowest that is free. */
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
@@ -646,7 +646,7 @@ static void hostile_peer_on_a_direct_ring(void **state)
     assert_true(got >= 100 && bad > 500);
     assert_int_equal(p2p_load(&fx.tb.port[1].port->region->vnf->rxq[0].bad_descs), bad);
 
-    /* Indices that nobody could have, another epoch, an epoch that never was: nothing comes of it; others' packets do. */
+    /* Indices that nobody could have, epochs that never were: nothing comes of it; others' packets do. */
     const uint32_t heads[] = { 999, 0, 1000 + g->n_desc + 1, 1u << 31, UINT32_MAX };
     for (unsigned i = 0; i < sizeof heads / sizeof heads[0]; i++) {
         p2p_store_release(&ctl->head, heads[i]);
@@ -665,8 +665,8 @@ static void hostile_peer_on_a_direct_ring(void **state)
     assert_int_equal(vnf_expect(b), 50);
 }
 
-/* One direction of a pair ends and begins again on the same channel, while the sender has nothing to send: it goes on in
- * its epoch, and must be heard. */
+/* One direction of a pair ends and begins again on the same channel, while the sender has nothing to send: it goes on
+ * in its epoch, and must be heard. */
 static void idle_sender_on_the_same_channel(void **state)
 {
     (void)state;
@@ -852,7 +852,7 @@ static void claims(void **state)
     struct p2p_port *process = vnf_open("a");
     raw_expect_error(ag, raw_send(ag, P2P_MSG_CLAIM, "a", 0), -EBUSY, "taken by the process with pid");
     vnf_close(process);
-    assert_true(testbed_wait_attached(&fx.tb, 0, false));
+    wait_for(!info_of(0).attached && !info_of(0).pid); /* It has left, and the switch has seen its socket close. */
 
     uint64_t first = claim(ag, "a", 0, &fd, &size);
     assert_true(fd >= 0 && size == info_of(0).region_size && first == info_of(0).generation);
@@ -1253,7 +1253,7 @@ static void plugged_by_hand(void **state)
     /* What a process had is not for a VM. */
     struct p2p_port *process = vnf_open("a");
     vnf_close(process);
-    assert_true(testbed_wait_attached(&fx.tb, 0, false));
+    wait_for(!info_of(0).attached && !info_of(0).pid);
     of_process = info_of(0).generation;
 
     fake_vm_init(&vm);

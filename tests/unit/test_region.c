@@ -632,8 +632,8 @@ static void wiped_region_is_free_and_reads_zeros_for_all(void **state)
     p2p_region_unmap(&m);
 }
 
-/* A region on huge pages that is wiped must not be the end of those who still look at it, even when there is no huge page
- * left to fill a hole with. */
+/* A region on huge pages that is wiped must not be the end of those who still look at it, even when there is no huge
+ * page left to fill a hole with. */
 static void wiped_huge_region_stays_readable(void **state)
 {
     struct p2p_region_spec spec = link_spec(1, 1, 1500);

@@ -3,6 +3,8 @@
  * The packet ring by itself: both ends on one piece of memory, honest and not.
  *
  * P2P_SEED=number repeats a randomised test.
+ *
+ * time-limit: 300
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -224,7 +226,7 @@ static void packets_do_not_wrap_around_the_end(void **state)
 
     rig_up(&g, 64, 4096, 0);
     assert_true(put(&g, 0, 900));
-    for (uint64_t seq = 1; seq < 500; seq++) { /* One stays in the ring, so that it never starts again by being empty. */
+    for (uint64_t seq = 1; seq < 500; seq++) { /* One stays in the ring: it is never empty. */
         uint32_t len = 700 + (uint32_t)(seq * 37 % 200);
         assert_true(put(&g, seq, len));
         uint32_t off = take(&g, seq - 1, seq == 1 ? 900 : 700 + (uint32_t)((seq - 1) * 37 % 200));
@@ -464,7 +466,7 @@ static void consumer_that_scribbles(void **state)
     rig_up(&g, 16, 8192, 0);
     for (unsigned i = 0; i < 200000; i++) {
         put(&g, i, P2P_FRAME_MIN + (uint32_t)(rnd(&seed) % (MAX_LEN - P2P_FRAME_MIN)));
-        g.desc[rnd(&seed) % 16] = (struct p2p_desc) { (uint32_t)rnd(&seed), (uint32_t)rnd(&seed), (uint32_t)rnd(&seed), 0 };
+        g.desc[rnd(&seed) % 16] = (struct p2p_desc) { (uint32_t)rnd(&seed), (uint32_t)rnd(&seed), 0, 0 };
         p2p_store(&g.ctl->tail, (uint32_t)rnd(&seed));
         p2p_store(&g.ctl->freed, (uint32_t)(rnd(&seed) % 3 ? g.prod.freed + rnd(&seed) % 20 : rnd(&seed)));
         assert_true(g.prod.head - g.prod.freed <= 16);
@@ -590,7 +592,8 @@ static void stress(uint64_t seed, uint32_t n_desc, uint32_t data_size, uint32_t 
     pthread_create(&thread, NULL, stress_producer, s);
     while (out < n && !atomic_load(&s->errors)) {
         unsigned want = 1 + (unsigned)(rnd(&seed) % 32);
-        unsigned got = p2p_cons_take(&s->g.cons, p2p_cons_head(&s->g.cons), pkts + held, want, &s->g.bytes_out, &s->g.bad);
+        unsigned got = p2p_cons_take(&s->g.cons, p2p_cons_head(&s->g.cons), pkts + held, want, &s->g.bytes_out,
+                                     &s->g.bad);
         held += got;
         p2p_cons_received(&s->g.cons);
         if (!got || held > 256 - 32 || rnd(&seed) % 4 == 0) {

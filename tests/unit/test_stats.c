@@ -175,7 +175,9 @@ static void bytes_that_no_frames_have(void **state)
     (void)state;
 
     direct_pair();
-    const uint64_t bad[] = { 0, 1000000 * (P2P_FRAME_MIN - 4), 1000000 * (uint64_t)(MAX_FRAME + 10), UINT64_C(1) << 40 };
+    const uint64_t bad[] = {
+        0, 1000000 * (P2P_FRAME_MIN - 4), 1000000 * (uint64_t)(MAX_FRAME + 10), UINT64_C(1) << 40,
+    };
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         (void)stats_of(0);
         testbed_sleep_ms(5); /* A million packets take 2 ms. */
