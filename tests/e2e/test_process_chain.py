@@ -114,15 +114,17 @@ def idle_timeouts(story, chain):
         chain.ovs.add_flow(chain.bridge, match + ",idle_timeout=3,actions=output:2")
         chain.wait_direct()
         chain.start(2000)
-        direct_before = chain.source.report()["port_stats"]["tx_direct_packets"]
+        before = chain.source.report()["port_stats"]
         end = time.monotonic() + 6.5
         while time.monotonic() < end:
             found = rule()
             story.check(found, "it has expired")
-            story.check(found.idle_age <= 1, f"its idle_age is {found.idle_age}")
+            story.check(found.idle_age <= 2, f"its idle_age is {found.idle_age}")
             time.sleep(0.2)
-        story.check(chain.source.report()["port_stats"]["tx_direct_packets"] > direct_before + 10000,
-                    "the packets did not take the channel")
+        after = chain.source.report()["port_stats"]
+        sent = after["tx_packets"] - before["tx_packets"]
+        direct = after["tx_direct_packets"] - before["tx_direct_packets"]
+        story.check(0 < sent == direct, f"{sent} packets sent, {direct} of them took the channel")
     with story.step("it expires when no packet comes, and the link stays, by the rule below"):
         chain.stop()
         time.sleep(1)  # For the counters.
