@@ -29,10 +29,13 @@ def becomes_direct(story, chain):
         chain.add_rules()
         chain.wait_direct()
     with story.step("OVSDB and p2plink/show say who is linked with whom"):
-        rows, links = chain.ovs.interfaces(), chain.ovs.links()
+        def told():
+            rows = chain.ovs.interfaces()
+            return all((rows[a]["status"].get("state"), rows[a]["status"].get("peer")) == ("direct", b)
+                       for a, b in chain.links)
+        wait_for("OVSDB to say so", told, 15, 0.1)  # vswitchd writes when its last writing is done.
+        links = chain.ovs.links()
         for a, b in chain.links:
-            status = rows[a]["status"]
-            story.check(status.get("state") == "direct" and status.get("peer") == b, f"status of {a}: {status}")
             story.check(links[a]["peer"] == b, f"show of {a}: {links[a]}")
         text = chain.ovs.appctl("p2plink/show")
         story.check(all(port in text for port in chain.numbers), f"p2plink/show: {text}")
