@@ -86,6 +86,20 @@ static void check_stats(int i)
     a->last = s;
 }
 
+/* What the switch's own notes of a ring towards the VNF may say. */
+static void check_rings(int i)
+{
+    const struct sw_region *r = arena.port[i]->region;
+
+    for (unsigned q = 0; q < r->n_queues; q++) {
+        const struct p2p_prod *p = &r->tx[q].ring;
+        CHECK(p->cursor <= p->data_size && p->head - p->freed <= p->mask + 1);
+        for (uint32_t k = p->freed; k != p->head; k++) {
+            CHECK(p->pos[k & p->mask] <= p->data_size - P2P_FRAME_MIN);
+        }
+    }
+}
+
 static void check_info(int i)
 {
     struct p2p_swport_info info;
@@ -106,6 +120,7 @@ void arena_check(int i)
 {
     check_stats(i);
     check_info(i);
+    check_rings(i);
 }
 
 /* A PMD polls, and forwards to the other player's port, or nowhere. */
@@ -262,7 +277,12 @@ void arena_step(struct input *in)
         }
         break;
     case 17:
-        player_send(&arena.player[i], in8(in), 60 + in8(in));
+        if (in8(in) & 1) {
+            player_send(&arena.player[i], in8(in), 60 + in8(in));
+        } else {
+            player_forge(&arena.player[i], in);
+            poll_port(i, in);
+        }
         break;
     case 18:
         player_send_direct(&arena.player[i], in8(in), 60 + in8(in), in8(in) & 1);
@@ -298,7 +318,7 @@ void arena_begin(struct input *in)
         arena_make_port(i, in);
         player_attach(&arena.player[i]);
     }
-    arena_run(1);
+    arena_run(2); /* They are accepted, and answered. */
 }
 
 void arena_end(void)

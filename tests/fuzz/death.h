@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a switch dies without a word: everything that it does from now on, to memory that others see, it does to copies. */
+/* How a switch dies without a word: everything that it does from now on, to memory that others see, it does to
+ * copies. */
 #ifndef DEATH_H
 #define DEATH_H 1
 

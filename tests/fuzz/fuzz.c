@@ -56,7 +56,7 @@ uint64_t in_word(struct input *in, uint64_t now)
 {
     uint8_t how = in8(in);
 
-    switch (how % 12) {
+    switch (how % 16) {
     case 0: return 0;
     case 1: return UINT64_MAX;
     case 2: return in64(in);
@@ -66,10 +66,46 @@ uint64_t in_word(struct input *in, uint64_t now)
     case 6: return now ^ UINT64_C(1) << in8(in) % 64;
     case 7: return now + (UINT64_C(1) << in8(in) % 64);
     case 8: return (uint64_t)in16(in) << 32 | (uint32_t)now;             /* Another upper half, */
+    case 11: return (uint64_t)in8(in) << 32 | (uint32_t)now;
+    case 12: return now + ((uint64_t)in16(in) << 32);
+    case 13: return now - ((uint64_t)in8(in) << 32);
+    case 14: return (uint64_t)(UINT32_MAX - in8(in)) << 32 | (uint32_t)now;
     case 9: return (now & ~(uint64_t)UINT32_MAX) | in32(in);             /* another lower half. */
     case 10: return (now & ~(uint64_t)UINT32_MAX) | (uint32_t)(now + 0x7fffffff + in8(in) % 3);
     default: return (uint64_t)in8(in) * UINT64_C(0x0101010101010101);
     }
+}
+
+struct p2p_desc in_desc(struct input *in, uint32_t data_size, uint32_t max_len)
+{
+    uint8_t how = in8(in);
+    struct p2p_desc d = { .flags = how & 1, .hash = how };
+
+    switch (how >> 1 & 7) {
+    case 0: d.len = P2P_FRAME_MIN - 1; break;
+    case 1: d.len = max_len; break;
+    case 2: d.len = max_len + 1; break;
+    case 3: d.len = data_size + in8(in) - 128; break;
+    case 4: d.len = in32(in); break;
+    case 5: d.len = in16(in); break;
+    default: d.len = P2P_FRAME_MIN + in8(in); break;
+    }
+    switch (how >> 4 & 7) {
+    case 0: d.off = data_size - d.len; break;
+    case 1: d.off = data_size - d.len + 1; break;
+    case 2: d.off = UINT32_MAX - in8(in); break;
+    case 3: d.off = 0u - d.len; break;
+    case 4: d.off = in32(in); break;
+    default: d.off = in16(in) * P2P_CACHE_LINE % data_size; break;
+    }
+    return d;
+}
+
+uint64_t *in_header(struct input *in, void *base)
+{
+    uint16_t where = in16(in);
+
+    return (uint64_t *)base + (where & 0x8000 ? where % 8 : where % (sizeof(struct p2p_region_header) / 8));
 }
 
 /*

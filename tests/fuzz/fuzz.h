@@ -3,8 +3,8 @@
  * What all harnesses share: reading the fuzzer's input, time, turns, and memory that changes while it is read.
  *
  * A harness is LLVMFuzzerTestOneInput(): it sets up one side of the library for real, and plays the other side as the
- * input says.  Input that has been used up reads as zeros.  What must not be, ends the program (CHECK), and so do ASan and
- * UBSan.  One thread, but for the scribbler.
+ * input says.  Input that has been used up reads as zeros.  What must not be, ends the program (CHECK), and so do
+ * ASan and UBSan.  One thread, but for the scribbler.
  */
 #ifndef FUZZ_H
 #define FUZZ_H 1
@@ -45,10 +45,14 @@ uint64_t in64(struct input *in);
 static inline uint32_t in_below(struct input *in, uint32_t n) { return (n <= 256 ? in8(in) : in32(in)) % n; }
 /* A value for a word that has 'now' in it: anything, or near to that, or one of the numbers that hurt. */
 uint64_t in_word(struct input *in, uint64_t now);
+/* A descriptor for a ring with 'data_size' bytes and frames of up to 'max_len', good or at the edge of it or bad. */
+struct p2p_desc in_desc(struct input *in, uint32_t data_size, uint32_t max_len);
+/* A word of a region's header, mostly of those that say something. */
+uint64_t *in_header(struct input *in, void *base);
 
 /*
- * Time: CLOCK_MONOTONIC and CLOCK_REALTIME of the library.  Real time and what has been added to it; or, if frozen, only
- * what has been added, and a little at each look, so that whoever waits by the clock gets there.
+ * Time: CLOCK_MONOTONIC and CLOCK_REALTIME of the library.  Real time and what has been added to it; or, if frozen,
+ * only what has been added, and a little at each look, so that whoever waits by the clock gets there.
  */
 void fuzz_freeze_time(void);
 void fuzz_pass_ms(unsigned ms);

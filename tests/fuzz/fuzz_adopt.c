@@ -2,9 +2,9 @@
 /*
  * A switch that comes back, against what VNFs offer it from before.
  *
- * Two players as in fuzz_switch.c; the switch dies now and then (what it knows afterwards is the ledger, as it was at that
- * moment), and the players offer it their regions, with whatever they have written into them, or other memory in their
- * place.  Time is frozen but for what the input lets pass.
+ * Two players as in fuzz_switch.c; the switch dies now and then (what it knows afterwards is the ledger, as it was at
+ * that moment), and the players offer it their regions, with whatever they have written into them, or other memory in
+ * their place.  Time is frozen but for what the input lets pass.
  */
 #include "arena.h"
 #include "death.h"
@@ -69,7 +69,7 @@ static void step(struct input *in)
     case 1:
     case 2:
         player_come_back(&arena.player[op >> 7], in);
-        arena_run(1);
+        arena_run(2);
         break;
     case 3:
         p2p_switch_set_restoring(arena.sw, op >> 7);

@@ -2,8 +2,8 @@
 /*
  * Region headers: whatever p2p_region_check() lets pass must be safe to work with.
  *
- * The input writes over a good header; what passes is judged anew here, in wider numbers, and its rings are used, on a heap
- * block of exactly the region's size, with the pages that nobody may touch right behind it.  The same through
+ * The input writes over a good header; what passes is judged anew here, in wider numbers, and its rings are used, on
+ * a heap block of exactly the region's size, with the pages that nobody may touch right behind it.  The same through
  * p2p_region_map(), on a memfd whose size and content are the input's, also with the header changing meanwhile.
  */
 #include <errno.h>
@@ -59,7 +59,8 @@ static void make_header(struct p2p_region_header *h, struct input *in)
 
 static void rewrite(struct p2p_region_header *h, struct input *in)
 {
-    size_t used = (size_t)((uint8_t *)&h->ring[h->n_queues[0] + h->n_queues[1] < 32 ? h->n_queues[0] + h->n_queues[1] : 32]
+    unsigned n_rings = h->n_queues[0] + h->n_queues[1];
+    size_t used = (size_t)((uint8_t *)&h->ring[n_rings < 2 * P2P_MAX_QUEUES ? n_rings : 2 * P2P_MAX_QUEUES]
                            - (uint8_t *)h);
     unsigned n = in_below(in, 5);
 
@@ -78,6 +79,26 @@ static void rewrite(struct p2p_region_header *h, struct input *in)
             word = (uint32_t)in_word(in, word);
             memcpy((uint8_t *)h + off, &word, sizeof word);
         }
+    }
+}
+
+/* At the edge of what can be true, or beyond it. */
+static void forge(struct p2p_region_header *h, struct input *in)
+{
+    struct p2p_ring_geometry *g = &h->ring[in8(in) % 6];
+    uint64_t *off = in8(in) & 1 ? &g->ctl_off : in8(in) & 1 ? &g->desc_off : &g->data_off;
+    uint64_t len = off == &g->ctl_off ? sizeof(struct p2p_ring_ctl)
+                   : off == &g->desc_off ? g->n_desc * sizeof(struct p2p_desc) : g->data_size;
+
+    switch (in8(in) % 8) {
+    case 0: *off = h->size - len; break;
+    case 1: *off = (h->size - len) / P2P_CACHE_LINE * P2P_CACHE_LINE + P2P_CACHE_LINE; break;
+    case 2: *off = 0 - (uint64_t)P2P_CACHE_LINE * in8(in); break;
+    case 3: *off = P2P_PAGE - P2P_CACHE_LINE * (in8(in) % 4); break;
+    case 4: memset(h->name[in8(in) & 1], 'x', sizeof h->name[0]); break;
+    case 5: g->n_desc = 1u << in8(in) % 32; break;
+    case 6: g->data_size = h->mtu + in8(in) % 64; break;
+    case 7: g->data_size = (uint32_t)(h->size - g->data_off) + in8(in) % 2; break;
     }
 }
 
@@ -151,7 +172,7 @@ static void mapped(void *base, size_t size)
     if (size >= 2 * P2P_PAGE && in8(in) % 4 == 0) {
         struct scribble s[2];
         for (int i = 0; i < 2; i++) {
-            s[i].at = (uint64_t *)base + in16(in) % (sizeof(struct p2p_region_header) / 8);
+            s[i].at = in_header(in, base);
             s[i].value = in_word(in, *s[i].at);
         }
         scribble_begin(s, 2);
@@ -216,6 +237,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t how = in8(&in);
 
     make_header(&h, &in);
+    if (how & 64) {
+        forge(&h, &in);
+    }
     if (how & 1) {
         rewrite(&h, &in);
     } else if (how & 2) { /* Any bytes. */

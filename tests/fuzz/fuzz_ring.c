@@ -2,9 +2,9 @@
 /*
  * Both ends of a ring against memory that anybody writes.
  *
- * Control words, descriptors and data are heap blocks of their own, so that ASan sees every step beyond them.  The input
- * lets the ends work, rewrites words between their steps, and, now and then, while they work.  As long as nothing has been
- * rewritten, what comes out must be what went in.
+ * Control words, descriptors and data are heap blocks of their own, so that ASan sees every step beyond them.  The
+ * input lets the ends work, rewrites words between their steps, and, now and then, while they work.  As long as
+ * nothing has been rewritten, what comes out must be what went in.
  */
 #include <string.h>
 #include <p2plink/vnf.h>
@@ -123,7 +123,7 @@ static uint64_t *word_of(struct ring *r, struct input *in)
 
 static void step(struct ring *r, struct input *in)
 {
-    switch (in8(in) % 8) {
+    switch (in8(in) % 9) {
     case 0:
     case 1:
         put(r, in);
@@ -146,6 +146,16 @@ static void step(struct ring *r, struct input *in)
         uint64_t *word = word_of(r, in);
         r->honest = false;
         p2p_store(word, in_word(in, *word));
+        break;
+    }
+    case 8: { /* Packets that nobody has put there, or others than those. */
+        unsigned n = 1 + in_below(in, 4);
+        r->honest = false;
+        for (unsigned i = 0; i < n; i++) {
+            r->prod.desc[(r->cons.next + i) & r->prod.mask] = in_desc(in, r->cons.data_size, r->cons.max_len);
+        }
+        p2p_store(&r->prod.ctl->head, r->cons.next + n);
+        take(r, in);
         break;
     }
     case 7: { /* Rewritten while the ends work. */

@@ -2,9 +2,9 @@
 /*
  * The switch against hostile VNFs.
  *
- * A real switch; two ports with players that attach through the socket and then write what the input says wherever it says
- * in their port regions and in the link region between them, while the switch polls, feeds, links, counts.  Beside
- * them an honest pair, which must not notice.  The switch stays from input to input; its ports do not.
+ * A real switch; two ports with players that attach through the socket and then write what the input says wherever it
+ * says in their port regions and in the link region between them, while the switch polls, feeds, links, counts.
+ * Beside them an honest pair, which must not notice.  The switch stays from input to input; its ports do not.
  */
 #include "arena.h"
 #include "honest.h"

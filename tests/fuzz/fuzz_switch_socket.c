@@ -3,9 +3,9 @@
  * The switch's socket against any sequence of messages, from any number of clients, in any role.
  *
  * Clients connect, send what the input says (whole messages, torn ones, with descriptors or without), hang up; the
- * switch has ports that want links, so that there is something to ask an agent for.  Whoever plays the agent also plays a
- * guest: it writes session and heartbeat into the port region that it was given.  At the end nothing of it may be left:
- * no connection, no region, no descriptor.
+ * switch has ports that want links, so that there is something to ask an agent for.  Whoever plays the agent also
+ * plays a guest: it writes session and heartbeat into the port region that it was given.  At the end nothing of it
+ * may be left: no connection, no region, no descriptor.
  */
 #include <errno.h>
 #include <fcntl.h>

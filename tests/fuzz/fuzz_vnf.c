@@ -2,10 +2,10 @@
 /*
  * The VNF's side against whatever lies in its port region and its link regions.
  *
- * In one half of the inputs only the peer is hostile: it writes what it likes into the link region, its header too, before
- * and after the VNF has mapped it.  Then what comes through the switch must still arrive, all of it, in order, unharmed.  In
- * the other half the switch is hostile too.  In both: packets lie in the regions and have legal lengths, stay readable
- * until they are released, and nothing crashes or hangs.
+ * In one half of the inputs only the peer is hostile: it writes what it likes into the link region, its header too,
+ * before and after the VNF has mapped it.  Then what comes through the switch must still arrive, all of it, in order,
+ * unharmed.  In the other half the switch is hostile too.  In both: packets lie in the regions and have legal
+ * lengths, stay readable until they are released, and nothing crashes or hangs.
  */
 #include <string.h>
 #include "puppet.h"
@@ -52,6 +52,20 @@ static void switch_sends(unsigned queue, unsigned n)
         uint64_t bytes = 0;
         memset(f.fill, (int)f.seq, sizeof f.fill);
         t.next_seq[queue] += p2p_prod_burst(p, &buf, 1, &bytes);
+    }
+}
+
+/* The peer puts packets into the direct ring as the input says. */
+static void peer_forges(unsigned k, unsigned queue, struct input *in)
+{
+    struct puppet_region *l = &puppet.link[k];
+
+    if (l->r.base) {
+        struct p2p_prod *p = &l->tx[queue % l->n_tx];
+        for (unsigned i = 1 + in_below(in, 4); i; i--) {
+            p->desc[p->head & p->mask] = in_desc(in, p->data_size, in8(in) & 1 ? p->max_len : P2P_MTU_MAX);
+            p2p_store_release(&p->ctl->head, ++p->head);
+        }
     }
 }
 
@@ -196,7 +210,7 @@ static uint64_t *hostile_word(struct input *in)
         return NULL;
     }
     if (where & 0x40) {
-        return (uint64_t *)p->r.base + in16(in) % (sizeof(struct p2p_region_header) / 8);
+        return in_header(in, p->r.base);
     }
     if (p == &puppet.port && where & 0x20) {
         return (uint64_t *)puppet.sw + in8(in) % (sizeof *puppet.sw / 8);
@@ -234,14 +248,34 @@ static void scribbled(struct input *in)
     scribble_end();
 }
 
+/* The peer has mapped the link first, and got at its header. */
+static void peer_forges_header(unsigned k, struct input *in)
+{
+    struct p2p_region_header *h = (void *)puppet.link[k].r.base;
+    struct p2p_ring_geometry *g = &h->ring[in8(in) % 4];
+    uint64_t *word;
+
+    switch (in8(in) % 8) {
+    case 0: h->mtu = in16(in) % (P2P_MTU_MAX + 2); break;
+    case 1: h->n_queues[in8(in) & 1] = in8(in) % (P2P_MAX_QUEUES + 2); break;
+    case 2: g->data_size = in32(in); break;
+    case 3: g->n_desc = 1u << in8(in) % 32; break;
+    case 4: g->data_off = (h->size - g->data_size) / P2P_CACHE_LINE * P2P_CACHE_LINE + in8(in); break;
+    case 5: g->desc_off = in32(in) / P2P_CACHE_LINE * P2P_CACHE_LINE; break;
+    default:
+        word = in_header(in, h);
+        *word = in_word(in, *word);
+        break;
+    }
+}
+
 /* A link with all that belongs to it, as a good switch makes it. */
 static void make_link(unsigned k, struct input *in)
 {
     puppet_make_link(k);
     puppet_send(P2P_MSG_REGION, 0, &puppet.link[k], puppet.link[k].r.fd);
-    if (in8(in) % 4 == 0) { /* The peer has mapped it first, and got at its header. */
-        uint64_t *word = (uint64_t *)puppet.link[k].r.base + in16(in) % (sizeof(struct p2p_region_header) / 8);
-        *word = in_word(in, *word);
+    if (in8(in) % 4 == 0) {
+        peer_forges_header(k, in);
     }
     puppet_want(k, k, P2P_WANT_MAP);
     puppet_control(3);
@@ -273,7 +307,12 @@ static void step(struct input *in)
         switch_sends(q, in_below(in, 16));
         break;
     case 8:
-        peer_sends(k, q, in_below(in, BURST));
+        if (in8(in) & 1) {
+            peer_sends(k, q, in_below(in, BURST));
+        } else {
+            peer_forges(k, q, in);
+            vnf_receives(q, BURST);
+        }
         break;
     case 9:
         switch_receives(q);

@@ -17,7 +17,6 @@
 #define SLOTS 4
 
 static char sysfs[72];
-static struct input *input;
 static int slot_fd[SLOTS];
 static bool slot_is_port[SLOTS];
 static uint64_t slot_inode[SLOTS];
@@ -141,13 +140,26 @@ static uint64_t *word_of(struct puppet_region *p, struct input *in)
         return NULL;
     }
     if (where & 1) {
-        return (uint64_t *)p->r.base + in16(in) % (sizeof(struct p2p_region_header) / 8);
+        return in_header(in, p->r.base);
     }
     if (where & 2 && p == &puppet.port) {
         return (uint64_t *)puppet.sw + in8(in) % (sizeof *puppet.sw / 8);
     }
     const struct p2p_ring_geometry *g = &p->r.hdr.ring[in8(in) % (p->n_tx + p->n_rx)];
     return (uint64_t *)p2p_region_at(&p->r, where & 4 ? g->ctl_off : g->desc_off) + in8(in) % 32;
+}
+
+/* A peer that plays the switch in what it has made look like a port region. */
+static void on_turn(struct puppet *p)
+{
+    for (unsigned k = 0; k < PUPPET_LINKS; k++) {
+        const struct p2p_region_header *h = (void *)p->link[k].r.base;
+        if (h && h->magic == P2P_PORT_MAGIC) {
+            struct p2p_switch_page *sw = p2p_region_at(&p->link[k].r, P2P_PAGE);
+            struct p2p_vnf_page *vnf = p2p_region_at(&p->link[k].r, 2 * P2P_PAGE);
+            p2p_store_release(&sw->session, p2p_load_acquire(&vnf->session));
+        }
+    }
 }
 
 static struct puppet_region *region(uint8_t k)
@@ -201,6 +213,9 @@ static void step(struct input *in)
         break;
     case 9:
         puppet.silent = in8(in) % 8 == 0;
+        if (puppet.sw && k & 1) {
+            p2p_store(&puppet.sw->session, 0); /* The switch lets go of the VNF. */
+        }
         break;
     case 10: { /* Changing while it is looked for. */
         struct scribble s[2];
@@ -258,7 +273,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fds = fuzz_count_fds();
 
     puppet_begin(1, 1, 1500);
-    input = &in;
+    puppet.on_turn = on_turn;
     for (int i = in_below(&in, 4); i; i--) {
         step(&in);
     }

@@ -2,9 +2,9 @@
 /*
  * The VNF's side against any sequence of messages from what listens on the switch's socket.
  *
- * The puppet answers as the input says: with the message that is due or another one, with a region, a broken region, a file
- * that is none, or nothing; it hangs up when it likes.  Whether or not the port opens, nothing crashes, nobody waits for
- * longer than the time limits, and no descriptor and no mapping is left.
+ * The puppet answers as the input says: with the message that is due or another one, with a region, a broken region,
+ * a file that is none, or nothing; it hangs up when it likes.  Whether or not the port opens, nothing crashes, nobody
+ * waits for longer than the time limits, and no descriptor and no mapping is left.
  */
 #include <errno.h>
 #include <string.h>
@@ -86,7 +86,7 @@ static void spoil(struct puppet_region *p, struct input *in)
 {
     if (p->r.base) {
         for (unsigned n = in_below(in, 3); n; n--) {
-            uint64_t *word = (uint64_t *)p->r.base + in16(in) % (sizeof(struct p2p_region_header) / 8);
+            uint64_t *word = in_header(in, p->r.base);
             p2p_store(word, in_word(in, *word));
         }
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two VNFs that behave, in the same switch as the harness's players, linked one way and connected through the switch the
- * other way.  Whatever the players do, these must not notice.
+ * Two VNFs that behave, in the same switch as the harness's players, linked one way and connected through the switch
+ * the other way.  Whatever the players do, these must not notice.
  *
  * They are the real library with its control threads; data is sent and polled in the harness's thread.
  */

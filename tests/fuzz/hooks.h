@@ -3,9 +3,9 @@
  * Forced into the library's sources (-include) when they are built for fuzzing: time, sleep, threads and mappings go
  * through the harness.
  *
- * A harness decides what time it is, so that time limits of seconds cost nothing; it gets a turn whenever the library waits,
- * so that it can play the other side in the same thread, the same way each time; and each region lies between pages that
- * nobody may touch, so that nothing out of bounds goes unseen.
+ * A harness decides what time it is, so that time limits of seconds cost nothing; it gets a turn whenever the library
+ * waits, so that it can play the other side in the same thread, the same way each time; and each region lies between
+ * pages that nobody may touch, so that nothing out of bounds goes unseen.
  */
 #ifndef FUZZ_HOOKS_H
 #define FUZZ_HOOKS_H 1

@@ -222,7 +222,7 @@ void player_behave(struct player *p)
     }
 }
 
-static void ring_send(struct player_map *m, unsigned ring, uint32_t len)
+static void ring_send(struct player_map *m, unsigned ring, uint32_t len, struct input *in)
 {
     const struct p2p_ring_geometry *g = &m->hdr.ring[ring];
     struct p2p_ring_ctl *ctl = (void *)(m->base + g->ctl_off);
@@ -232,14 +232,25 @@ static void ring_send(struct player_map *m, unsigned ring, uint32_t len)
     if (head - p2p_load_acquire(&ctl->freed) >= g->n_desc) {
         return;
     }
-    *desc = (struct p2p_desc) { .off = head % 8 * 16384 % g->data_size, .len = len };
+    if (in) {
+        *desc = in_desc(in, g->data_size, m->hdr.mtu + P2P_FRAME_OVERHEAD);
+    } else {
+        *desc = (struct p2p_desc) { .off = head % 8 * 16384 % g->data_size, .len = len };
+    }
     p2p_store_release(&ctl->head, head + 1);
 }
 
 void player_send(struct player *p, unsigned queue, uint32_t len)
 {
     if (p->port.base) {
-        ring_send(&p->port, queue % p->port.hdr.n_queues[0], len);
+        ring_send(&p->port, queue % p->port.hdr.n_queues[0], len, NULL);
+    }
+}
+
+void player_forge(struct player *p, struct input *in)
+{
+    if (p->port.base) {
+        ring_send(&p->port, in8(in) % p->port.hdr.n_queues[0], 0, in);
     }
 }
 
@@ -252,7 +263,7 @@ void player_send_direct(struct player *p, unsigned queue, uint32_t len, bool cou
     unsigned side = strcmp(l->hdr.name[0], p->name) != 0;
 
     queue %= l->hdr.n_queues[side];
-    ring_send(l, (side ? l->hdr.n_queues[0] : 0) + queue, len);
+    ring_send(l, (side ? l->hdr.n_queues[0] : 0) + queue, len, NULL);
     if (count) {
         p->vnf_page->txq[queue].direct_bytes += len;
         p->vnf_page->txq[queue].direct_packets++;
@@ -281,7 +292,8 @@ static uint64_t *ring_word(struct player_map *m, unsigned ring, struct input *in
 uint64_t *player_word(struct player *p, struct input *in)
 {
     uint8_t where = in8(in);
-    struct player_map *m = where & 0x80 && p->link[where % P2P_MAX_LINKS].base ? &p->link[where % P2P_MAX_LINKS] : &p->port;
+    struct player_map *link = &p->link[where % P2P_MAX_LINKS];
+    struct player_map *m = where & 0x80 && link->base ? link : &p->port;
 
     if (!m->base) {
         return NULL;
@@ -296,7 +308,7 @@ uint64_t *player_word(struct player *p, struct input *in)
         case 3:
             return &p->vnf_page->txq[in8(in) % P2P_MAX_QUEUES].start + 8 * (in8(in) % 2); /* Or direct_packets. */
         case 4:
-            return (uint64_t *)(p->port.base + in16(in) % (sizeof(struct p2p_region_header) / 8) * 8);
+            return in_header(in, p->port.base);
         default:
             break;
         }

@@ -46,8 +46,10 @@ void player_free(struct player *p);     /* Its mappings too. */
 void player_introduce(struct player *p);
 /* Answers all words as a good VNF does, and empties its receive rings. */
 void player_behave(struct player *p);
-/* Sends a packet of 'len' bytes on the normal ring, properly as far as the ring's indices allow that. */
+/* Sends a packet of 'len' bytes on the normal ring, properly as far as the ring's indices allow that; or one that the
+ * input describes. */
 void player_send(struct player *p, unsigned queue, uint32_t len);
+void player_forge(struct player *p, struct input *in);
 /* Does the same in the direct ring of 'queue' of the first link, and counts it if 'count'. */
 void player_send_direct(struct player *p, unsigned queue, uint32_t len, bool count);
 /* Chooses a word of what it has mapped, mostly one that somebody reads; NULL if it has nothing. */

@@ -2,9 +2,9 @@
 /*
  * A switch, and the peer at the other end of a link, as a harness plays them against the VNF's side of the library.
  *
- * The library's port is a real one (p2p_port_open()), but its control thread is run by the harness, in its own thread and
- * when it likes (puppet_control()), and whenever the library waits, the puppet has its turn.  The puppet has real ends of
- * all rings.
+ * The library's port is a real one (p2p_port_open()), but its control thread is run by the harness, in its own thread
+ * and when it likes (puppet_control()), and whenever the library waits, the puppet has its turn.  The puppet has real
+ * ends of all rings.
  */
 #ifndef PUPPET_H
 #define PUPPET_H 1
