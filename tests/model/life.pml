@@ -20,7 +20,7 @@
  * Timers: a time limit on somebody's answer passes only when that one cannot answer (he is dead, or his application does not
  * call any more); lingering ends at any time.  Bells as in data.pml.
  *
- * Variants, with -D: A_DIES, B_DIES, SW_DIES (once); ADOPT: a restarted vswitchd adopts what the VNFs offer.
+ * Variants, with -D: A_DIES, B_DIES, SW_DIES (once); see below.
  */
 #ifndef PACKETS
 #define PACKETS 3       /* That a sends, at most. */
@@ -32,16 +32,25 @@
 #define LINKS 2         /* Link regions that can be made. */
 #endif
 #ifndef STOPS
-#define STOPS 0         /* 1: b's application may cease to call. */
+#define STOPS 0         /* 1: b's application may cease to call; 2: and calls again, after a while. */
 #endif
 #ifndef BOTH_WAYS
 #define BOTH_WAYS 0     /* 1: the other direction may keep link regions in use. */
+#endif
+#ifndef HASTY
+#define HASTY 0         /* 1: time limits on answers pass although the other one lives. */
+#endif
+#ifndef ABORT
+#define ABORT 0         /* 1: port a is destroyed at some time, and another port's link to b, number 2, begins at once. */
 #endif
 #ifndef A_DIES
 #define A_DIES 0
 #endif
 #ifndef B_DIES
 #define B_DIES 0
+#endif
+#ifndef GUEST
+#define GUEST 0         /* 1: who comes back finds the same port region, as a guest does; else there is a fresh one. */
 #endif
 #ifndef SW_DIES
 #define SW_DIES 0
@@ -51,16 +60,26 @@
 #endif
 
 /* Generations of a's port region, one after the other; of b's. */
-#if A_DIES || SW_DIES
+#if (A_DIES && !GUEST) || SW_DIES
 #define NA_GEN 2
 #else
 #define NA_GEN 1
 #endif
-#if B_DIES || SW_DIES
+#if (B_DIES && !GUEST) || SW_DIES
 #define NB_GEN 2
 #else
 #define NB_GEN 1
 #endif
+#ifndef STOPS_A
+#define STOPS_A 0       /* 1: a's application may cease to call. */
+#endif
+#ifndef HOLDS
+#define HOLDS 0         /* 1: b's application keeps packets for a while before it releases them. */
+#endif
+#ifndef COUNTS
+#define COUNTS 0        /* 1: a's counters are stored when the packets have been: are they final when they should be? */
+#endif
+
 #define NONE 7                              /* No region. */
 
 /* Words.  Link 0 is none. */
@@ -85,7 +104,7 @@
 byte mode[NA_GEN], mode_ack[NA_GEN], start_epoch[NA_GEN], start_cut[NA_GEN];
 byte nA_head[NA_GEN], nA_tail[NA_GEN], direct_packets[NA_GEN];
 byte nA[NA_GEN * PACKETS];
-bit session_a[NA_GEN];                      /* The VNF's; the switch's is rx_ready. */
+bit session_a[NA_GEN];                      /* The VNF's; the switch repeats it with rx_ready. */
 /* b's port regions. */
 byte rx_link[NB_GEN], rx_link_ack[NB_GEN], gate_epoch[NB_GEN], gate_cut[NB_GEN];
 byte nB_head[NB_GEN];
@@ -150,13 +169,14 @@ byte next_link = 1, wants;
 bit stays;                                  /* The link is wanted for good. */
 
 /* Who is dead.  Who comes back asks for a region: 1: asked, 2: adopted, 3: has been given a fresh one. */
-bit a_dead, b_dead, sw_dead;
+bit a_dies, b_dies, sw_dies;
 bit hung_up_a, hung_up_b;                   /* vswitchd has not noticed yet. */
-byte asks_a, asks_b, gone;
+byte asks_a, asks_b;
+byte aborted;
 bit switch_no, known_a, known_b;            /* 1: the second vswitchd; the one that a, b is connected to. */
 
 /* What the properties are about. */
-byte sent, got, taken, in_dropped, dropped, lost_in_hand, put_direct[NA_GEN];
+byte sent, got, taken, in_dropped, dropped, lost_in_hand, lost_a, lost_b, put_direct[NA_GEN];
 bit gate_awaited;                           /* r->gate_awaited */
 
 bit bell_p = 1, bell_b = 1;
@@ -172,97 +192,89 @@ inline take(p)
 }
 
 /*
- * a's data thread: p2p_tx_burst() of one packet.
+ * a's data thread: p2p_tx_burst() of one packet.  Where it stands is a variable, since it ends where it stands when a dies.
  */
-#define USE_NORMAL 0
-#define USE_DIRECT 1
-#define BEGIN_EPOCH 2
-
-#define SYNC_A wait_a = in_a; (!wait_a)                     /* p2p_rcu_wait() */
-#define SYNC_B wait_b = in_b; (!wait_b)
-#define SYNC_P wait_p = in_p; (!wait_p)
+#define IDLE 0
+#define A_DIRECT 1          /* mode has said DIRECT. */
+#define A_BEGIN 2           /* The direct ring is empty. */
+#define A_START 3           /* The direct ring's copy of 'start' has been stored. */
+#define A_PUT_NORMAL 4
+#define A_PUT_DIRECT 5
+#define A_COUNT 6
+byte a_at, a_map, a_link;
+bit a_stopped;
 
 inline leave_a()
 {
-    in_a = 0; wait_a = 0;                                   /* p2p_rcu_unlock() */
-    way = 0; c = 0; m = 0
+    a_at = IDLE; a_map = 0; a_link = 0;
+    in_a = 0; wait_a = 0                                    /* p2p_rcu_unlock() */
 }
 
 proctype A()
 {
-    byte m, c, way;
-
-alive:
-    {
-        do
-        :: atomic {
-            d_step {                                        /* p2p_load_acquire(&map->sw->mode) */
-                sent < PACKETS && map_a != NONE;
-                in_a = 1;                                   /* p2p_rcu_lock() */
-                m = map_a;
-                c = MODE_LINK(mode[m]);
-                way = (MODE_DIRECT(mode[m]) -> USE_DIRECT : USE_NORMAL)
-            }
-            if
-            :: way == USE_NORMAL -> goto put
-            :: else
-            fi
-           }
-           atomic {
-            d_step {                                        /* p2p_rcu_get(map->tx_chan); p2p_prod_drained(d) */
-                if
-                :: tx_chan != c || c == 0 -> way = USE_NORMAL
-                :: tx_chan == c && c != 0 && using_link == c -> way = USE_DIRECT
-                :: else ->
-                    MAPPED_A(c);
-                    way = (D_tail[c] == D_head[c] -> BEGIN_EPOCH : USE_NORMAL)
-                fi
-            }
-            if
-            :: way != BEGIN_EPOCH -> goto put
-            :: else -> way = USE_DIRECT
-            fi
-           }
-           d_step {                                         /* p2p_store_release(&d->ctl->start, start) */
-            MAPPED_A(c);
-            a_epoch++;
-            using_link = c;
-            D_start[c] = a_epoch;
-            bell_b = 1
-#if A_DIES
-           }
-           d_step {
+    do
+    :: d_step {
+        a_at == IDLE && sent < PACKETS && map_a != NONE && !a_stopped;
+        in_a = 1;                                           /* p2p_rcu_lock() */
+        a_map = map_a;
+        a_link = MODE_LINK(mode[a_map]);                    /* p2p_load_acquire(&map->sw->mode) */
+        a_at = (MODE_DIRECT(mode[a_map]) -> A_DIRECT : A_PUT_NORMAL)
+       }
+    :: d_step {
+        a_at == A_DIRECT;
+        if
+        :: tx_chan != a_link || a_link == 0 -> a_at = A_PUT_NORMAL /* p2p_rcu_get(map->tx_chan) */
+        :: tx_chan == a_link && a_link != 0 && using_link == a_link -> a_at = A_PUT_DIRECT
+        :: else ->
+            MAPPED_A(a_link);
+            a_at = (D_tail[a_link] == D_head[a_link] -> A_BEGIN : A_PUT_NORMAL) /* p2p_prod_drained(d) */
+        fi
+       }
+    :: d_step {                                             /* p2p_store_release(&d->ctl->start, start) */
+        a_at == A_BEGIN;
+        MAPPED_A(a_link);
+        a_epoch++;
+        using_link = a_link;
+        D_start[a_link] = a_epoch;
+        bell_b = 1;
+        a_at = A_START
+       }
+    :: d_step {                                             /* p2p_store_release(&map->vnf->txq[queue].start, start) */
+        a_at == A_START;
+        start_epoch[a_map] = a_epoch; start_cut[a_map] = nA_head[a_map];
+        bell_p = 1;
+        a_at = A_PUT_DIRECT
+       }
+    :: d_step {                                             /* p2p_store_release(&p->ctl->head, head) */
+        a_at == A_PUT_NORMAL;
+        using_link = 0;
+        sent++;
+        nA[a_map * PACKETS + nA_head[a_map]] = sent;
+        nA_head[a_map]++;
+        bell_p = 1;
+        leave_a()
+       }
+    :: d_step {
+        a_at == A_PUT_DIRECT;
+        MAPPED_A(a_link);
+        sent++;
+        D[a_link * PACKETS + D_head[a_link]] = sent;
+        D_head[a_link]++;
+        put_direct[a_map]++;
+        bell_b = 1;
+#if COUNTS
+        a_at = A_COUNT
+       }
+    :: d_step {
+        a_at == A_COUNT;
 #endif
-            start_epoch[m] = a_epoch; start_cut[m] = nA_head[m]; /* p2p_store_release(&...txq[queue].start, start) */
-            bell_p = 1
-           }
-put:
-           if                                               /* p2p_store_release(&p->ctl->head, head) */
-           :: d_step {
-                way == USE_NORMAL;
-                using_link = 0;
-                sent++;
-                nA[m * PACKETS + nA_head[m]] = sent;
-                nA_head[m]++;
-                bell_p = 1;
-                leave_a()
-              }
-           :: d_step {
-                way == USE_DIRECT;
-                MAPPED_A(c);
-                sent++;
-                D[c * PACKETS + D_head[c]] = sent;
-                D_head[c]++;
-                put_direct[m]++;
-                bell_b = 1
-              }
-              d_step { direct_packets[m]++; leave_a() }     /* p2p_store(&words->direct_packets, ...) */
-           fi
-        od
-    }
-#if A_DIES
-    unless { d_step { a_dead; m = 0; c = 0; way = 0; gone++ }; (!a_dead); goto alive }
+        direct_packets[a_map]++;                            /* p2p_store(&words->direct_packets, ...) */
+        leave_a()
+       }
+#if STOPS_A
+    :: d_step { a_at == IDLE && !a_stopped; a_stopped = 1 }
 #endif
+    od
 }
 
 /*
@@ -270,17 +282,24 @@ put:
  * to have changed; in which order, is left open.
  */
 
-/* run_want() */
+/* run_want().  p2p_rcu_wait() begins with 'wait_a = in_a' and ends when that is 0. */
 #define WANT_OPTIONS_A(l) \
-    :: d_step { map_a != NONE && want_a[l] != done[l] && want_a[l] == WANT_MAP; \
-        mapped_a[l] = 1; done[l] = WANT_MAP; have_a[l] = HAVE_MAPPED } \
-    :: map_a != NONE && want_a[l] != done[l] && want_a[l] != WANT_MAP -> \
-       w = want_a[l]; \
-       if \
-       :: tx_chan == l -> tx_chan = 0; SYNC_A \
-       :: else \
-       fi; \
-       d_step { mapped_a[l] = 0; done[l] = w; have_a[l] = (w == WANT_UNMAP -> HAVE_UNMAPPED : HAVE_NONE); w = 0 }
+    :: d_step { \
+        map_a != NONE && want_a[l] != done[l] && want_a[l] == WANT_MAP; \
+        mapped_a[l] = 1; done[l] = WANT_MAP; have_a[l] = HAVE_MAPPED \
+       } \
+    :: d_step { \
+        map_a != NONE && want_a[l] != done[l] && want_a[l] != WANT_MAP; \
+        w = want_a[l]; \
+        if \
+        :: tx_chan == l -> tx_chan = 0; wait_a = in_a \
+        :: else \
+        fi \
+       } \
+       d_step { \
+        !wait_a; \
+        mapped_a[l] = 0; done[l] = w; have_a[l] = (w == WANT_UNMAP -> HAVE_UNMAPPED : HAVE_NONE); w = 0 \
+       }
 
 #define CHAN_A(w) (mapped_a[MODE_LINK(w)] -> MODE_LINK(w) : 0)
 
@@ -288,10 +307,13 @@ put:
 inline enter_a()
 {
     session_a[NA_GEN - 1] = 1;                              /* p2p_store_release(&vnf->session, map->session) */
-    rx_ready[NA_GEN - 1];                                   /* p2p_load_acquire(&map->sw->session) == map->session */
-    map_a = NONE;
-    SYNC_A;
+    d_step {                                                /* p2p_load_acquire(&map->sw->session) == map->session */
+        rx_ready[NA_GEN - 1];
+        map_a = NONE;
+        wait_a = in_a
+    }
     d_step {
+        !wait_a;
         mapped_a[1] = 0; mapped_a[LINKS] = 0; done[1] = 0; done[LINKS] = 0; done_mode = 0;
         tx_chan = 0; using_link = 0; a_epoch = 0;
         have_a[1] = 0; have_a[LINKS] = 0;
@@ -313,14 +335,29 @@ alive:
         :: d_step {                                         /* run_mode() */
             map_a != NONE && mode[map_a] != done_mode;
             w = mode[map_a];
-            tx_chan = CHAN_A(w)
-           }
+            tx_chan = CHAN_A(w);
 #ifndef M_ACK_BEFORE_GRACE
-           SYNC_A;
+            wait_a = in_a
 #endif
-           d_step { done_mode = w; mode_ack[map_a] = w; w = 0 }
+           }
+           d_step { !wait_a; done_mode = w; mode_ack[map_a] = w; w = 0 }
+#if ABORT
+        :: d_step { aborted != 0 && map_a != NONE; map_a = NONE; wait_a = in_a } /* P2P_MSG_DETACH: vnf_map_retire() */
+           d_step { !wait_a; mapped_a[1] = 0; tx_chan = 0 }
+#endif
 #if A_DIES || SW_DIES
-        :: d_step { (map_a == NONE || known_a != switch_no) && !sw_dead; asks_a = 1 } /* attach() */
+#if GUEST
+        :: d_step {                                         /* vnf_map_publish() */
+            map_a == NONE;
+#ifndef M_RESTART_AT_0
+            start_epoch[0] = 0; start_cut[0] = 0;
+#endif
+            mode_ack[0] = 0; have_a[1] = 0; have_a[LINKS] = 0
+           }
+           asks_a = 1;                                      /* p2p_store_release(&vnf->session, map->session) */
+#else
+        :: d_step { map_a == NONE || known_a != switch_no; asks_a = 1 } /* attach() */
+#endif
            if
            :: asks_a == 2
            :: asks_a == 3 -> enter_a()
@@ -330,129 +367,133 @@ alive:
         od
     }
 #if A_DIES
-    unless { d_step { a_dead; done[1] = 0; done[LINKS] = 0; done_mode = 0; w = 0; gone++ }; (!a_dead); goto alive }
-#endif
-}
-
-/*
- * The PMD that polls a's port: p2p_swport_rx_begin() .. p2p_swport_rx_end(), p2p_swport_tx_burst() to b's.
- */
-#define TAKE 0
-#define OPEN 1
-#define BACK 2
-
-inline leave_p()
-{
-    in_p = 0; wait_p = 0;
-    r = 0; h = 0; se = 0; t = 0; next = TAKE
-}
-
-/* rx_limit(): 'h' becomes the limit, unless the gate is to be opened. */
-inline find_limit()
-{
-    t = gate_to;
-    if
-    :: se == 0 || se == l_gate_epoch -> next = TAKE
-#if ADOPT && !defined(M_TAKEN_TOO_EARLY)
-    :: se != 0 && se != l_gate_epoch && t == NONE ->
-        h = (gate_awaited -> (start_cut[r] > nA_tail[r] -> (start_cut[r] > h -> h : start_cut[r]) : nA_tail[r]) : h);
-        next = TAKE
-#else
-    :: se != 0 && se != l_gate_epoch && t == NONE -> next = TAKE
-#endif
-    :: se != 0 && se != l_gate_epoch && t != NONE && start_cut[r] > nA_tail[r] ->
-        h = (start_cut[r] > h -> h : start_cut[r]);
-        next = TAKE
-    :: else -> next = OPEN
-    fi
-}
-
-proctype PMD()
-{
-    byte r, h, se, t, next;
-
-alive:
-    {
-        do
-        :: atomic {
-            d_step {
-                bell_p && hand == 0;
-                bell_p = 0;
-                r = region_a;                               /* p2p_rcu_get(port->region) */
-                if
-                :: rx_ready[r] ->
-                    in_p = 1;
-                    h = nA_head[r];                         /* p2p_cons_head(&q->ring) */
-                    se = start_epoch[r];                    /* p2p_load_acquire(&r->vnf->txq[queue].start) */
-                    find_limit();
-                    if
-                    :: next == TAKE && h <= nA_tail[r] -> leave_p(); next = BACK
-                    :: else
-                    fi
-                :: else -> r = 0; next = BACK
-                fi
-            }
-            if
-            :: next == BACK -> next = TAKE; goto polled
-            :: next == TAKE -> goto taking
-            :: else
-            fi
-           }
-           d_step {                                         /* p2p_store_release(&to->sw->gate[queue], ...) */
-            gate_epoch[t] = se; gate_cut[t] = nB_head[t];
-            bell_b = 1
-#if SW_DIES
-           }
-           d_step {
-#endif
-            l_gate_epoch = se; bell_p = 1                   /* p2p_store(q->gate_epoch, epoch) */
-           }
-taking:
-           if                                               /* p2p_cons_take(), p2p_cons_release() */
-           :: d_step {
-                h > nA_tail[r];
-                hand = nA[r * PACKETS + nA_tail[r]];
-                nA[r * PACKETS + nA_tail[r]] = 0;
-                nA_tail[r]++;
-                bell_p = 1;
-                leave_p()
-              }
-           :: d_step { h <= nA_tail[r]; leave_p() }
-           fi;
-polled:
-           skip
-        :: d_step {                                         /* p2p_swport_tx_burst() */
-            hand != 0;
-            if
-            :: tx_ready[region_b] ->
-                nB[region_b * PACKETS + nB_head[region_b]] = hand;
-                nB_head[region_b]++;
-                bell_b = 1
-            :: else -> dropped++
-            fi;
-            hand = 0;
-            bell_p = 1
-           }
-        od
-    }
-#if SW_DIES
     unless {
         d_step {
-            sw_dead;
-            lost_in_hand = lost_in_hand + (hand != 0 -> 1 : 0);
-            hand = 0;
-            leave_p();
-            gone++
+            a_dies;
+            a_dies = 0;
+            hung_up_a = 1;
+            leave_a();
+            map_a = NONE; tx_chan = 0; using_link = 0; a_epoch = 0;
+            mapped_a[1] = 0; mapped_a[LINKS] = 0;
+            asks_a = 0;
+            done[1] = 0; done[LINKS] = 0; done_mode = 0; w = 0
         };
-        (!sw_dead);
         goto alive
     }
 #endif
 }
 
 /*
+ * The PMD that polls a's port: p2p_swport_rx_begin() .. p2p_swport_rx_end(), p2p_swport_tx_burst() to b's.
+ */
+#define P_OPEN 1            /* The gate is to be opened. */
+#define P_OPENED 2          /* It has been. */
+#define P_TAKE 3
+byte p_at, p_region, p_limit, p_epoch, p_to;
+
+inline leave_p()
+{
+    p_at = IDLE; p_region = 0; p_limit = 0; p_epoch = 0; p_to = 0;
+    in_p = 0; wait_p = 0
+}
+
+/* rx_limit(): p_limit becomes the limit, unless the gate is to be opened. */
+inline find_limit()
+{
+    if
+    :: p_epoch == 0 || p_epoch == l_gate_epoch -> p_at = P_TAKE
+#if ADOPT && !defined(M_TAKEN_TOO_EARLY)
+    :: p_epoch != 0 && p_epoch != l_gate_epoch && gate_to == NONE && !gate_awaited -> p_at = P_TAKE
+    :: p_epoch != 0 && p_epoch != l_gate_epoch && gate_to == NONE && gate_awaited ->
+        p_limit = (start_cut[p_region] < p_limit -> start_cut[p_region] : p_limit);
+        p_at = P_TAKE
+#else
+    :: p_epoch != 0 && p_epoch != l_gate_epoch && gate_to == NONE -> p_at = P_TAKE
+#endif
+    :: p_epoch != 0 && p_epoch != l_gate_epoch && gate_to != NONE && start_cut[p_region] > nA_tail[p_region] ->
+        p_limit = (start_cut[p_region] < p_limit -> start_cut[p_region] : p_limit);
+        p_at = P_TAKE
+    :: else -> p_to = gate_to; p_at = P_OPEN
+    fi
+}
+
+inline send_on()                                            /* p2p_swport_tx_burst() */
+{
+    if
+    :: tx_ready[region_b] ->
+        nB[region_b * PACKETS + nB_head[region_b]] = hand;
+        nB_head[region_b]++;
+        bell_b = 1
+    :: else -> dropped++
+    fi;
+    hand = 0
+}
+
+proctype PMD()
+{
+    do
+    :: d_step {
+        p_at == IDLE && bell_p && hand == 0;
+        bell_p = 0;
+        if
+        :: rx_ready[region_a] ->
+            in_p = 1;
+            p_region = region_a;                            /* p2p_rcu_get(port->region) */
+            p_limit = nA_head[p_region];                    /* p2p_cons_head(&q->ring) */
+            p_epoch = start_epoch[p_region];                /* p2p_load_acquire(&r->vnf->txq[queue].start) */
+            find_limit();
+            if
+            :: p_at == P_TAKE && p_limit <= nA_tail[p_region] -> leave_p()
+            :: else
+            fi
+        :: else
+        fi;
+        skip
+       }
+    :: d_step {                                             /* p2p_store_release(&to->sw->gate[queue], ...) */
+        p_at == P_OPEN;
+        gate_epoch[p_to] = p_epoch; gate_cut[p_to] = nB_head[p_to];
+        bell_b = 1;
+#if SW_DIES
+        p_at = P_OPENED
+       }
+    :: d_step {
+        p_at == P_OPENED;
+#endif
+        l_gate_epoch = p_epoch;                             /* p2p_store(q->gate_epoch, epoch) */
+        bell_p = 1;
+        p_at = P_TAKE
+       }
+    :: d_step {                                             /* p2p_cons_take(), p2p_cons_release() */
+        p_at == P_TAKE;
+        if
+        :: p_limit > nA_tail[p_region] ->
+            hand = nA[p_region * PACKETS + nA_tail[p_region]];
+            nA[p_region * PACKETS + nA_tail[p_region]] = 0;
+            nA_tail[p_region]++;
+            bell_p = 1;
+#if !SW_DIES && !B_DIES
+            send_on()
+#endif
+        :: else
+        fi;
+        leave_p()
+       }
+#if SW_DIES || B_DIES
+    :: d_step { hand != 0; send_on(); bell_p = 1 }
+#endif
+    od
+}
+
+/*
  * b's data thread: p2p_rx_burst() and p2p_rx_release().
  */
+#define B_LOOK 1            /* Has the normal ring's head. */
+#define B_SERVE 2
+#define B_RELEASE 3
+byte b_at, b_map, b_link, b_n;
+bit b_held, b_stopped_once;
+
 inline clear_segs()
 {
     n_segs = 0; cur = 0; seg_chan = 0;
@@ -466,43 +507,14 @@ inline add_seg(ring, end)
     n_segs++
 }
 
-inline plan()                                               /* look(), when all has been read. */
+/* Not more to be looked at than what lies there: goes on to the next segment, or is at the end of all. */
+inline next_seg()
 {
-    if
-    :: c == 0 || s == 0 || s != g
-    :: c != 0 && s != 0 && s == g && passed[c] != s && cut > nB_next ->
-        if
-        :: cut > n                                          /* As good as shut. */
-        :: else -> add_seg(0, cut); add_seg(1, d)
-        fi
-    :: else -> passed[c] = s; add_seg(1, d)
-    fi;
-    add_seg(0, n);
-    seg_chan = c;
-    n = 0; d = 0; s = 0; g = 0; cut = 0
-}
-
-/* At most k packets of what has been planned; 0 only drops what is empty. */
-inline serve(k)
-{
-    n = k;
     do
     :: cur < n_segs && seg_ring[cur] == 0 && nB_next == seg_upto[cur] -> cur++
-    :: cur < n_segs && seg_ring[cur] == 1 && D_next[c] == seg_upto[cur] -> cur++
-    :: n > 0 && cur < n_segs && seg_ring[cur] == 0 && nB_next != seg_upto[cur] ->
-        take(nB[m * PACKETS + nB_next]);
-        nB[m * PACKETS + nB_next] = 0;
-        nB_next++; n--
-    :: n > 0 && cur < n_segs && seg_ring[cur] == 1 && D_next[c] != seg_upto[cur] ->
-        MAPPED_B(c);
-        take(D[c * PACKETS + D_next[c]]);
-        D[c * PACKETS + D_next[c]] = 0;
-        D_next[c]++; n--;
-        D_tail[c] = D_next[c];                              /* p2p_cons_received() */
-        held = 1
+    :: cur < n_segs && seg_ring[cur] == 1 && D_next[b_link] == seg_upto[cur] -> cur++
     :: else -> break
     od;
-    n = 0;
     if
     :: cur == n_segs -> clear_segs()
     :: else
@@ -511,113 +523,138 @@ inline serve(k)
 
 inline leave_b()
 {
-    in_b = 0; wait_b = 0;
-    c = 0; m = 0
+    b_at = IDLE; b_map = 0; b_link = 0; b_n = 0;
+    in_b = 0; wait_b = 0
 }
 
 proctype B()
 {
-    byte m, c, n, d, s, g, cut;
-    bit held;
+    byte d, s, g, cut;
 
-alive:
-    {
-        do
-        :: atomic {
-            d_step {                                        /* p2p_rcu_get(map->rx_chan) */
-                !b_stopped && map_b != NONE && (bell_b || n_segs > 0);
-                in_b = 1;
-                m = map_b;
-                c = rx_chan;
-                if
-                :: n_segs > 0 && seg_chan == c -> g = 1
-                :: else ->                                  /* look() */
-                    clear_segs();
-                    bell_b = 0;
-                    n = nB_head[m];                         /* p2p_cons_head(&rq->normal) */
-                    if
-                    :: c == 0 -> plan(); serve(0); g = 1
-                    :: else -> g = 0
-                    fi;
-                    if
-                    :: c == 0 && n_segs == 0 -> g = 2; leave_b()
-                    :: else
-                    fi
-                fi
-            }
+    do
+    :: d_step {
+        b_at == IDLE && !b_stopped && map_b != NONE && (bell_b || n_segs > 0);
+        in_b = 1;                                           /* p2p_rcu_lock() */
+        b_map = map_b;
+        b_link = rx_chan;                                   /* p2p_rcu_get(map->rx_chan) */
+        if
+        :: n_segs > 0 && seg_chan == b_link -> b_at = B_SERVE
+        :: else ->                                          /* look() */
+            bell_b = 0;
+            clear_segs();
+            b_n = nB_head[b_map];                           /* p2p_cons_head(&rq->normal) */
+            b_at = B_LOOK
+        fi;
+        if
+        :: b_at == B_LOOK && b_link == 0 ->
+            add_seg(0, b_n);
+            next_seg();
+            b_n = 0;
+            b_at = B_SERVE;
             if
-            :: g == 1 -> g = 0; goto serving
-            :: g == 2 -> g = 0; goto served
+            :: n_segs == 0 -> leave_b()
             :: else
             fi
-           }
-           atomic {
-            d_step {
-                MAPPED_B(c);
-                d = D_head[c];                              /* p2p_cons_head(d) */
-                s = D_start[c];                             /* p2p_load_acquire(&d->ctl->start) */
-                g = gate_epoch[m]; cut = gate_cut[m];       /* p2p_load_acquire(&map->sw->gate[i]) */
-                plan();
-                serve(0);
-                if
-                :: n_segs == 0 -> leave_b()
-                :: else
-                fi
-            }
+        :: else
+        fi
+       }
+    :: d_step {
+        b_at == B_LOOK;
+        MAPPED_B(b_link);
+        d = D_head[b_link];                                 /* p2p_cons_head(d) */
+        s = D_start[b_link];                                /* p2p_load_acquire(&d->ctl->start) */
+        g = gate_epoch[b_map]; cut = gate_cut[b_map];       /* p2p_load_acquire(&map->sw->gate[i]) */
+        if
+        :: s == 0 || s != g
+        :: s != 0 && s == g && passed[b_link] != s && cut > nB_next ->
             if
-            :: n_segs == 0 -> goto served
-            :: else
+            :: cut > b_n                                    /* As good as shut. */
+            :: else -> add_seg(0, cut); add_seg(1, d)
             fi
-           }
-serving:
-           if
-           :: d_step { true; serve(1); leave_b() }
-           :: d_step { true; serve(2); leave_b() }
-           fi;
-served:
-           skip
-        :: d_step { held && !b_stopped; in_b = 1; c = rx_chan } /* p2p_rx_release() */
-           d_step {
-            if
-            :: c != 0 -> MAPPED_B(c); D_freed[c] = D_next[c]
-            :: else
-            fi;
-            held = 0;
-            leave_b()
-           }
+        :: else -> passed[b_link] = s; add_seg(1, d)
+        fi;
+        add_seg(0, b_n);
+        seg_chan = b_link;
+        d = 0; s = 0; g = 0; cut = 0; b_n = 0;
+        next_seg();
+        b_at = B_SERVE;
+        if
+        :: n_segs == 0 -> leave_b()
+        :: else
+        fi
+       }
+    :: d_step {
+        b_at == B_SERVE;                                    /* p2p_cons_take() */
+        if
+        :: seg_ring[cur] == 0 ->
+            take(nB[b_map * PACKETS + nB_next]);
+            nB[b_map * PACKETS + nB_next] = 0;
+            nB_next++
+        :: else ->
+            MAPPED_B(b_link);
+            take(D[b_link * PACKETS + D_next[b_link]]);
+            D[b_link * PACKETS + D_next[b_link]] = 0;
+            D_next[b_link]++;
+            D_tail[b_link] = D_next[b_link];                /* p2p_cons_received() */
+#if HOLDS
+            b_held = 1
+#else
+            D_freed[b_link] = D_next[b_link]
+#endif
+        fi;
+        next_seg();
+        leave_b()
+       }
+#if HOLDS
+    :: d_step {                                             /* p2p_rx_release() */
+        b_at == IDLE && !b_stopped && map_b != NONE && (b_held || D_freed[rx_chan] != D_next[rx_chan]);
+        in_b = 1;
+        b_link = rx_chan;
+        b_at = B_RELEASE
+       }
+    :: d_step {
+        b_at == B_RELEASE;
+        if
+        :: b_link != 0 -> MAPPED_B(b_link); D_freed[b_link] = D_next[b_link]
+        :: else
+        fi;
+        b_held = 0;
+        leave_b()
+       }
+#endif
 #if STOPS
-        :: d_step { !b_stopped; b_stopped = 1; held = 0 }
+    :: d_step { b_at == IDLE && !b_stopped && !b_stopped_once; b_stopped = 1; b_stopped_once = 1 }
+#if STOPS == 2
+    :: b_stopped -> b_stopped = 0
 #endif
-        od
-    }
-#if B_DIES
-    unless {
-        d_step { b_dead; m = 0; c = 0; n = 0; d = 0; s = 0; g = 0; cut = 0; held = 0; gone++ };
-        (!b_dead);
-        goto alive
-    }
 #endif
+    od
 }
 
 /*
  * b's control thread.
  */
 #ifdef M_NO_UNMAP_GRACE
-#define SYNC_UNMAP skip
+#define IN_B_UNMAP 0
 #else
-#define SYNC_UNMAP SYNC_B
+#define IN_B_UNMAP in_b
 #endif
 
 #define WANT_OPTIONS_B(l) \
-    :: d_step { map_b != NONE && want_b[l] != done[l] && want_b[l] == WANT_MAP; \
-        mapped_b[l] = 1; D_next[l] = D_tail[l]; passed[l] = 0; done[l] = WANT_MAP; have_b[l] = HAVE_MAPPED } \
-    :: map_b != NONE && want_b[l] != done[l] && want_b[l] != WANT_MAP -> \
-       w = want_b[l]; \
-       if \
-       :: rx_chan == l -> d_step { rx_chan = 0; bell_b = 1 } SYNC_UNMAP \
-       :: else \
-       fi; \
+    :: d_step { \
+        map_b != NONE && want_b[l] != done[l] && want_b[l] == WANT_MAP; \
+        mapped_b[l] = 1; D_next[l] = D_tail[l]; passed[l] = 0; done[l] = WANT_MAP; have_b[l] = HAVE_MAPPED \
+       } \
+    :: d_step { \
+        map_b != NONE && want_b[l] != done[l] && want_b[l] != WANT_MAP; \
+        w = want_b[l]; \
+        if \
+        :: rx_chan == l -> rx_chan = 0; bell_b = 1; wait_b = IN_B_UNMAP \
+        :: else \
+        fi \
+       } \
        d_step { \
+        !wait_b; \
         mapped_b[l] = 0; passed[l] = 0; \
         done[l] = w; have_b[l] = (w == WANT_UNMAP -> HAVE_UNMAPPED : HAVE_NONE); w = 0 \
        }
@@ -625,10 +662,9 @@ served:
 inline enter_b()
 {
     session_b[NB_GEN - 1] = 1;
-    tx_ready[NB_GEN - 1];
-    map_b = NONE;
-    SYNC_B;
+    d_step { tx_ready[NB_GEN - 1]; map_b = NONE; wait_b = in_b }
     d_step {
+        !wait_b;
         mapped_b[1] = 0; mapped_b[LINKS] = 0; done[1] = 0; done[LINKS] = 0; done_rx = 0;
         passed[1] = 0; passed[LINKS] = 0;
         rx_chan = 0; nB_next = 0; clear_segs();
@@ -647,7 +683,7 @@ inline enter_b()
 
 proctype CB()
 {
-    byte done[LINKS + 1], done_rx, w, x;
+    byte done[LINKS + 1], done_rx, w;
 
 alive:
     {
@@ -659,31 +695,28 @@ alive:
         :: d_step {                                         /* run_rx_link(): P2P_RX_ACTIVE */
             map_b != NONE && RX_WORD != done_rx && RX_WHAT(RX_WORD) == RX_ACTIVE && mapped_b[RX_LINK(RX_WORD)];
             w = RX_WORD;
-            x = (rx_chan != RX_LINK(w) -> rx_chan : 0);
-            rx_chan = RX_LINK(w);
-            bell_b = 1
-           }
 #ifndef M_NO_REPLACE_GRACE
-           if
-           :: x != 0 -> x = 0; SYNC_B
-           :: else
-           fi;
+            wait_b = (rx_chan != 0 && rx_chan != RX_LINK(w) -> in_b : 0);
 #endif
-           d_step { x = 0; done_rx = w; rx_link_ack[map_b] = w; w = 0 }
+            bell_b = bell_b || rx_chan != RX_LINK(w);
+            rx_chan = RX_LINK(w)
+           }
+           d_step { !wait_b; done_rx = w; rx_link_ack[map_b] = w; w = 0 }
         :: d_step {                                         /* The others; chan_drained() */
             map_b != NONE && RX_WORD != done_rx && RX_WHAT(RX_WORD) != RX_ACTIVE && DRAINED;
             w = RX_WORD;
-            x = rx_chan;
-            rx_chan = 0;
-            bell_b = bell_b || x != 0
+            wait_b = (rx_chan != 0 -> in_b : 0);
+            bell_b = bell_b || rx_chan != 0;
+            rx_chan = 0
            }
-           if
-           :: x != 0 -> x = 0; SYNC_B
-           :: else
-           fi;
-           d_step { done_rx = w; rx_link_ack[map_b] = w; w = 0 }
+           d_step { !wait_b; done_rx = w; rx_link_ack[map_b] = w; w = 0 }
 #if B_DIES || SW_DIES
-        :: d_step { (map_b == NONE || known_b != switch_no) && !sw_dead; asks_b = 1 }
+#if GUEST
+        :: d_step { map_b == NONE; rx_link_ack[0] = 0; have_b[1] = 0; have_b[LINKS] = 0 }
+           asks_b = 1;
+#else
+        :: d_step { map_b == NONE || known_b != switch_no; asks_b = 1 }
+#endif
            if
            :: asks_b == 2
            :: asks_b == 3 -> enter_b()
@@ -693,103 +726,40 @@ alive:
         od
     }
 #if B_DIES
-    unless { d_step { b_dead; done[1] = 0; done[LINKS] = 0; done_rx = 0; w = 0; x = 0; gone++ }; (!b_dead); goto alive }
+    unless {
+        d_step {
+            b_dies;
+            b_dies = 0;
+            hung_up_b = 1;
+            leave_b();
+            map_b = NONE; rx_chan = 0; nB_next = 0; b_held = 0; clear_segs();
+            D_next[1] = 0; D_next[LINKS] = 0; passed[1] = 0; passed[LINKS] = 0;
+            mapped_b[1] = 0; mapped_b[LINKS] = 0;
+            asks_b = 0;
+            done[1] = 0; done[LINKS] = 0; done_rx = 0; w = 0
+        };
+        goto alive
+    }
 #endif
 }
 
 /*
  * vswitchd's control thread: sw_dir_run(), sw_chan_run(), sw_port_run(), p2p_swport_set_target(), p2p_swport_confirm().
+ * What it does without a look at anybody's words, it does at once (advance()).
  */
 #if SW_DIES
-#define THEN_REGION } d_step {      /* The ledger first, then the region. */
+#define NEXT_STEP } d_step {        /* It can die in between. */
 #else
-#define THEN_REGION ;
+#define NEXT_STEP ;
 #endif
 
-inline set_mode(l, direct)                                  /* sw_port_set_mode() */
-{
-    d_step {
-        mode_seq++;
-        l_mode = MODE(mode_seq, l, direct)
-    THEN_REGION
-        mode[region_a] = l_mode
-    }
-}
-
-inline set_rx(l, what)                                      /* sw_port_set_rx() */
-{
-    d_step {
-        rx_seq++;
-        l_rx_link = RX(rx_seq, l, what)
-    THEN_REGION
-        rx_link[region_b] = l_rx_link
-    }
-}
-
-inline set_want_a(l, what)                                  /* set_want() */
-{
-    d_step {
-        l_want_a[l] = what
-    THEN_REGION
-        want_a[l] = what
-    }
-}
-
-inline set_want_b(l, what)
-{
-    d_step {
-        l_want_b[l] = what
-    THEN_REGION
-        want_b[l] = what
-    }
-}
-
-inline begin_revert()
-{
-    set_mode(out, 0);
-    d_step { confirmed = 0; adopted = 0; state = S_REVERTING }
-}
-
-inline settle()
-{
-    confirmed = 0;
-    state = S_NORMAL
-}
-
-inline open_rx()
-{
-#ifndef M_GATES_KEPT
-    gate_epoch[region_b] = 0;
-#endif
-#ifdef M_GATE_EPOCH_LATE
-    set_rx(out, RX_ACTIVE);
-    l_gate_epoch = 0;
-#else
-#ifndef M_EPOCH_NOT_REOPENED
-    l_gate_epoch = 0;
-#endif
-    set_rx(out, RX_ACTIVE);
-#endif
-    d_step { gate_to = region_b; bell_p = 1 }
-    stage = ST_STARTING
-}
-
-inline close_rx()
-{
-    if
-    :: gate_to != NONE ->
-        d_step { gate_to = NONE; bell_p = 1 }
-#ifndef M_NO_GATE_GRACE
-        SYNC_P
-#endif
-    :: else
-    fi;
-    if
-    :: stage != ST_OFF -> set_rx(0, RX_NONE)
-    :: else
-    fi;
-    d_step { stage = ST_OFF; to = 0; out = 0; ending = 0; confirmed = 0; adopted = 0 }
-}
+/* sw_port_set_mode(), sw_port_set_rx(), set_want(): the ledger first, then the region.  Inside d_step. */
+#define SET_MODE(l, direct) \
+    mode_seq++; l_mode = MODE(mode_seq, l, direct) NEXT_STEP mode[region_a] = l_mode
+#define SET_RX(l, what) \
+    rx_seq++; l_rx_link = RX(rx_seq, l, what) NEXT_STEP rx_link[region_b] = l_rx_link
+#define SET_WANT_A(l, what) l_want_a[l] = what NEXT_STEP want_a[l] = what
+#define SET_WANT_B(l, what) l_want_b[l] = what NEXT_STEP want_b[l] = what
 
 /* Packets between the indices that b and a have stored last. */
 #define LEFT (D_head[out] - D_tail[out])
@@ -802,36 +772,113 @@ inline close_rx()
 #define READY(l) (!closing[l] && !err[l] && end_a[l] == E_MAPPED && end_b[l] == E_MAPPED)
 #define QUIET_A (!to && !HAS_SLOT_A(1) && !HAS_SLOT_A(LINKS))
 #define QUIET_B (!to && !HAS_SLOT_B(1) && !HAS_SLOT_B(LINKS))
+
 /* sw_chan_get(): the region that the two have, or a new one; none while the former is being taken away. */
 #define EXISTS(l) (end_a[l] != E_NONE && end_a[l] != E_AWAITED && end_b[l] != E_AWAITED)
 #define OLD_LINK(l) (EXISTS(l) && !closing[l] && !err[l])
-#define NEW_LINK (!EXISTS(1) && !EXISTS(LINKS) && next_link <= LINKS)
+#define NEW_LINK (!EXISTS(1) && !EXISTS(LINKS) && next_link <= LINKS - ABORT)
 #define BEGINS (state == S_NORMAL && !to && WANTED && !MODE_DIRECT(l_mode))
+#define BEGIN_WITH(l) to = 1; out = l; ending = 0; state = S_PROVISIONING; advance()
 
-#define BEGIN_WITH(l) to = 1; out = l; ending = 0; state = S_PROVISIONING
+/* What sw_dir_run() and sw_chan_run() do with nothing but vswitchd's own memory. */
+inline advance()
+{
+    do
+    :: state == S_NORMAL && to && WANTED && !ending && READY(out) ->
+        state = (stage == ST_ON -> S_SWITCHING : S_PROVISIONING)
+    :: state == S_PROVISIONING && !WANTED -> ending = err[out] || stage == ST_OFF; state = S_NORMAL
+    :: state == S_PROVISIONING && WANTED && stage == ST_ON -> state = S_SWITCHING
+    :: state == S_SWITCHING && !confirmed && !WANTED -> state = S_NORMAL
+    :: end_a[1] != E_NONE && !closing[1] && !IN_USE(1) && err[1] -> closing[1] = 1
+#if LINKS > 1
+    :: end_a[2] != E_NONE && !closing[2] && !IN_USE(2) && err[2] -> closing[2] = 1
+#endif
+    :: end_a[1] == E_GONE && end_b[1] == E_GONE && !IN_USE(1) -> /* sw_chan_reap() */
+        end_a[1] = E_NONE; end_b[1] = E_NONE; closing[1] = 0; err[1] = 0
+#if LINKS > 1
+    :: end_a[2] == E_GONE && end_b[2] == E_GONE && !IN_USE(2) ->
+        end_a[2] = E_NONE; end_b[2] = E_NONE; closing[2] = 0; err[2] = 0
+#endif
+    :: else -> break
+    od;
+    skip
+}
 
-/* sw_chan_run(), end_run(), sw_chan_reap() for link region l. */
+inline begin_revert()
+{
+    d_step { SET_MODE(out, 0) NEXT_STEP confirmed = 0; adopted = 0; state = S_REVERTING }
+}
+
+inline open_rx()
+{
+    d_step {
+#ifndef M_GATES_KEPT
+        gate_epoch[region_b] = 0
+        NEXT_STEP
+#endif
+#if !defined(M_EPOCH_NOT_REOPENED) && !defined(M_REOPENED_LATE)
+        l_gate_epoch = 0
+        NEXT_STEP
+#endif
+        SET_RX(out, RX_ACTIVE)
+#ifdef M_REOPENED_LATE
+        NEXT_STEP
+        l_gate_epoch = 0
+#endif
+    }
+    d_step { gate_to = region_b; bell_p = 1; stage = ST_STARTING }
+}
+
+#ifdef M_NO_GATE_GRACE
+#define IN_P 0
+#else
+#define IN_P in_p
+#endif
+
+inline close_rx()
+{
+    d_step { wait_p = (gate_to != NONE -> IN_P : 0); bell_p = bell_p || gate_to != NONE; gate_to = NONE }
+    d_step {
+        !wait_p;
+        if
+        :: stage != ST_OFF -> rx_seq++; l_rx_link = RX(rx_seq, 0, RX_NONE)
+        :: else
+        fi
+        NEXT_STEP
+        rx_link[region_b] = l_rx_link;
+        stage = ST_OFF; to = 0; out = 0; ending = 0; confirmed = 0; adopted = 0;
+        advance()
+    }
+}
+
+/* sw_chan_run(), end_run() for link region l. */
 #define CHAN_OPTIONS(l) \
     :: d_step { \
         end_a[l] != E_NONE && !closing[l] && !IN_USE(l) && end_a[l] != E_AWAITED && end_b[l] != E_AWAITED; \
         closing[l] = 1 \
        } \
-    :: d_step { end_a[l] != E_NONE && !closing[l] && !IN_USE(l) && err[l]; closing[l] = 1 } \
-    :: d_step { other_way[l]; other_way[l] = 0 } \
-    :: d_step { end_a[l] == E_MAPPING && have_a[l] == HAVE_MAPPED; end_a[l] = E_MAPPED } \
-    :: d_step { end_b[l] == E_MAPPING && have_b[l] == HAVE_MAPPED; end_b[l] = E_MAPPED } \
-    :: (end_a[l] == E_MAPPING && (closing[l] || err[l])) || (end_a[l] == E_MAPPED && closing[l]) -> \
-       set_want_a(l, WANT_UNMAP); end_a[l] = E_UNMAPPING \
-    :: (end_b[l] == E_MAPPING && (closing[l] || err[l])) || (end_b[l] == E_MAPPED && closing[l]) -> \
-       set_want_b(l, WANT_UNMAP); end_b[l] = E_UNMAPPING \
-    :: end_a[l] == E_UNMAPPING && (have_a[l] == HAVE_UNMAPPED || !attached_a) -> \
-       set_want_a(l, WANT_NONE); end_a[l] = E_GONE \
-    :: end_b[l] == E_UNMAPPING && (have_b[l] == HAVE_UNMAPPED || !attached_b) -> \
-       set_want_b(l, WANT_NONE); end_b[l] = E_GONE \
+    :: d_step { other_way[l]; other_way[l] = 0; advance() } \
+    :: d_step { end_a[l] == E_MAPPING && have_a[l] == HAVE_MAPPED; end_a[l] = E_MAPPED; advance() } \
+    :: d_step { end_b[l] == E_MAPPING && have_b[l] == HAVE_MAPPED; end_b[l] = E_MAPPED; advance() } \
     :: d_step { \
-        end_a[l] == E_GONE && end_b[l] == E_GONE && !IN_USE(l); \
-        end_a[l] = E_NONE; end_b[l] = E_NONE; closing[l] = 0; err[l] = 0 \
+        (end_a[l] == E_MAPPING && (closing[l] || err[l])) || (end_a[l] == E_MAPPED && closing[l]); \
+        SET_WANT_A(l, WANT_UNMAP) NEXT_STEP end_a[l] = E_UNMAPPING \
+       } \
+    :: d_step { \
+        (end_b[l] == E_MAPPING && (closing[l] || err[l])) || (end_b[l] == E_MAPPED && closing[l]); \
+        SET_WANT_B(l, WANT_UNMAP) NEXT_STEP end_b[l] = E_UNMAPPING \
+       } \
+    :: d_step { \
+        end_a[l] == E_UNMAPPING && (have_a[l] == HAVE_UNMAPPED || !attached_a || HASTY); \
+        SET_WANT_A(l, WANT_NONE) NEXT_STEP end_a[l] = E_GONE; advance() \
+       } \
+    :: d_step { \
+        end_b[l] == E_UNMAPPING && (have_b[l] == HAVE_UNMAPPED || !attached_b || HASTY); \
+        SET_WANT_B(l, WANT_NONE) NEXT_STEP end_b[l] = E_GONE; advance() \
        }
+
+#define RX_ANSWERED (rx_link_ack[region_b] == l_rx_link)
+#define ENDS (state == S_NORMAL && to && (ending || !WANTED || !READY(out))) /* Lingering ends at any time. */
 
 proctype SW()
 {
@@ -841,86 +888,108 @@ alive:
     {
         do
         /* p2p_swport_set_target() */
-        :: d_step { !target && wants < WANTS; wants++; target = 1 }
+        :: d_step { !target && wants < WANTS; wants++; target = 1; advance() }
         :: target && !stays && (state == S_DIRECT || (state == S_SWITCHING && confirmed)) ->
            target = 0;
            begin_revert()
-        :: d_step { target && !stays && state != S_DIRECT && !(state == S_SWITCHING && confirmed); target = 0 }
+        :: d_step { target && !stays && state != S_DIRECT && !(state == S_SWITCHING && confirmed); target = 0; advance() }
         :: d_step { target && !stays && wants == WANTS; stays = 1 }
 
         /* sw_dir_run() */
-        :: d_step {
-            stage == ST_STARTING && attached_b && rx_link_ack[region_b] == l_rx_link;
-            stage = ST_ON
-           }
+        :: d_step { stage == ST_STARTING && attached_b && RX_ANSWERED; stage = ST_ON; advance() }
         :: d_step { BEGINS && OLD_LINK(1); BEGIN_WITH(1) }
 #if LINKS > 1
         :: d_step { BEGINS && OLD_LINK(2); BEGIN_WITH(2) }
 #endif
         :: d_step {
             BEGINS && NEW_LINK;
-            BEGIN_WITH(next_link);
+            end_a[next_link] = E_MAPPING; end_b[next_link] = E_MAPPING; /* begin_map() */
             next_link++;
-            end_a[out] = E_MAPPING; end_b[out] = E_MAPPING  /* begin_map() */
+            BEGIN_WITH(next_link - 1);
+            SET_WANT_A(out, WANT_MAP)
+            NEXT_STEP
+            SET_WANT_B(out, WANT_MAP)
            }
-           set_want_a(out, WANT_MAP);
-           set_want_b(out, WANT_MAP)
 #if BOTH_WAYS
-           ;
            if
            :: other_way[out] = 1
            :: true
            fi
 #endif
-        :: state == S_NORMAL && to && WANTED && !ending && READY(out) ->
-           state = (stage == ST_ON -> S_SWITCHING : S_PROVISIONING)
-        :: state == S_NORMAL && to && (ending || !WANTED || !READY(out)) -> /* Lingering ends at any time. */
-           ending = 1;                                      /* run_ending() */
-           if
-           :: stage == ST_OFF -> close_rx()
-           :: (stage == ST_STARTING || stage == ST_ON) && !attached_b ->
-              in_dropped = in_dropped + LEFT;
-              close_rx()
-           :: (stage == ST_STARTING || stage == ST_ON) && attached_b ->
-              set_rx(out, RX_DRAIN);
-              stage = ST_DRAINING
-           :: stage == ST_DRAINING && attached_b && rx_link_ack[region_b] == l_rx_link -> close_rx()
-           :: stage == ST_DRAINING && !attached_b -> in_dropped = in_dropped + LEFT; close_rx()
-           :: stage == ST_DRAINING && attached_b && b_stopped ->
+        :: d_step { ENDS && !ending; ending = 1 }
+        :: ENDS && ending && stage == ST_OFF -> close_rx()  /* run_ending() */
+        :: d_step { ENDS && ending && stage != ST_OFF && stage != ST_DROPPING && !attached_b; in_dropped = in_dropped + LEFT }
+           close_rx()
+        :: d_step {
+            ENDS && ending && (stage == ST_STARTING || stage == ST_ON) && attached_b;
+            SET_RX(out, RX_DRAIN)
+            NEXT_STEP
+            stage = ST_DRAINING
+           }
+        :: ENDS && ending && stage == ST_DRAINING && attached_b && RX_ANSWERED -> close_rx()
+        :: d_step {
+            ENDS && ending && stage == ST_DRAINING && attached_b && (b_stopped || HASTY);
 #ifdef M_COUNTED_EARLY
-              in_dropped = in_dropped + LEFT;
+            in_dropped = in_dropped + LEFT;
 #endif
-              set_rx(out, RX_DROP);
-              stage = ST_DROPPING
-           :: stage == ST_DROPPING && (!attached_b || rx_link_ack[region_b] == l_rx_link) ->
-              d_step {
+            SET_RX(out, RX_DROP)
+            NEXT_STEP
+            stage = ST_DROPPING
+           }
+        :: d_step {
+            ENDS && ending && stage == ST_DROPPING && (!attached_b || RX_ANSWERED || HASTY);
 #ifndef M_LEFTOVERS_KEPT
-                if
-                :: LEFT != 0 -> err[out] = 1
-                :: else
-                fi;
+            err[out] = err[out] || LEFT != 0 || !RX_ANSWERED;
 #endif
 #ifndef M_COUNTED_EARLY
-                in_dropped = in_dropped + LEFT
+            in_dropped = in_dropped + LEFT
 #endif
-              }
-              close_rx()
-           fi
-        :: d_step { state == S_PROVISIONING && !WANTED; ending = (err[out] || stage == ST_OFF); state = S_NORMAL }
+           }
+           close_rx()
         :: state == S_PROVISIONING && WANTED && stage == ST_OFF && READY(out) -> open_rx()
-        :: d_step { state == S_PROVISIONING && WANTED && stage == ST_ON; state = S_SWITCHING }
-        :: d_step { state == S_SWITCHING && !confirmed && !WANTED; state = S_NORMAL }
-        :: state == S_SWITCHING && !confirmed && WANTED && target -> /* p2p_swport_confirm() */
-           confirmed = 1;
-           set_mode(out, 1)
+        :: d_step {
+            state == S_SWITCHING && !confirmed && WANTED && target; /* p2p_swport_confirm() */
+            confirmed = 1;
+            SET_MODE(out, 1)
+           }
         :: state == S_SWITCHING && confirmed && !WANTED -> begin_revert()
-        :: d_step { state == S_SWITCHING && confirmed && mode_ack[region_a] == l_mode; state = S_DIRECT }
+        :: d_step { state == S_SWITCHING && confirmed && WANTED && mode_ack[region_a] == l_mode; state = S_DIRECT }
         :: state == S_DIRECT && !WANTED -> begin_revert()
         :: d_step {
             state == S_REVERTING && mode_ack[region_a] == l_mode;
             assert(direct_packets[region_a] == put_direct[region_a]);
-            settle()
+            confirmed = 0; state = S_NORMAL;                /* settle() */
+            advance()
            }
+#if HASTY
+        :: d_step { state == S_REVERTING; confirmed = 0; state = S_NORMAL; ending = 1; err[out] = 1; advance() }
+#endif
+#if ABORT
+        :: d_step {                                         /* p2p_swport_destroy(a): sw_dir_abort(), sw_chan_port_gone() */
+            !aborted;
+            aborted = 1;
+            attached_a = 0;
+            if
+            :: to -> SET_MODE(out, 0); confirmed = 0; state = S_NORMAL
+            :: else
+            fi
+           }
+           if
+           :: to -> close_rx()
+           :: else
+           fi;
+           d_step {
+            if
+            :: end_a[1] != E_NONE -> end_a[1] = E_GONE; closing[1] = 1
+            :: else
+            fi;
+            target = 0; wants = WANTS;
+            advance()
+           }
+           SET_WANT_B(2, WANT_MAP);                         /* sw_chan_get() for the other port */
+           aborted = 2
+        :: d_step { aborted == 2 && have_b[2] == HAVE_MAPPED; SET_RX(2, RX_ACTIVE); aborted = 3 }
+#endif
 
         CHAN_OPTIONS(1)
 #if LINKS > 1
@@ -928,83 +997,113 @@ alive:
 #endif
 
 #if A_DIES
-        :: hung_up_a ->                                     /* sw_port_detach() */
-           hung_up_a = 0;
-           attached_a = 0;
-           if
-           :: to -> set_mode(out, 0); d_step { settle(); ending = 1 }
-           :: else
-           fi;
-           d_step {                                         /* sw_chan_vnf_gone() */
-            err[1] = err[1] || HAS_SLOT_A(1);
-            err[LINKS] = err[LINKS] || HAS_SLOT_A(LINKS)
+        :: d_step {                                         /* sw_port_detach() */
+            hung_up_a;
+            hung_up_a = 0;
+            attached_a = 0;
+            err[1] = err[1] || HAS_SLOT_A(1);               /* sw_chan_vnf_gone() */
+            err[LINKS] = err[LINKS] || HAS_SLOT_A(LINKS);
+            if
+            :: to -> SET_MODE(out, 0); confirmed = 0; state = S_NORMAL; ending = 1
+            :: else
+            fi;
+            advance()
            }
 #ifdef M_NOT_QUIET
-        :: asks_a == 1 && !attached_a && !hung_up_a ->      /* run_waiting(), freshen() */
+#define MAY_COME_A true
 #else
-        :: asks_a == 1 && !attached_a && !hung_up_a && QUIET_A ->
+#define MAY_COME_A QUIET_A
 #endif
-#ifdef M_RESTART_AT_0
-           asks_a = 3;                                      /* The same region, as it was left. */
-           session_a[region_a];
+#if GUEST
+        :: d_step {                                         /* watch_session(), accept_vnf() */
+            asks_a == 1 && !attached_a && !hung_up_a && MAY_COME_A;
+            rx_ready[0] = 0;
+            wait_p = in_p
+           }
+           d_step {
+            !wait_p;
+            lost_a = lost_a + nA_head[0] - nA_tail[0];
+            do
+            :: nA_tail[0] < nA_head[0] -> nA[nA_tail[0]] = 0; nA_tail[0]++
+            :: else -> break
+            od;
+            nA_head[0] = 0; nA_tail[0] = 0;
+            mode[0] = 0; want_a[1] = 0; want_a[LINKS] = 0;
+            asks_a = 3
+           }
 #else
-           d_step { region_a = 1; bell_p = 1 }
-           SYNC_P;
-           asks_a = 3;
+        :: d_step {                                         /* run_waiting(), freshen() */
+            asks_a == 1 && !attached_a && !hung_up_a && MAY_COME_A;
+            region_a = 1;
+            bell_p = 1;
+            wait_p = IN_P                                   /* (A sender with a port of its own would not wait.) */
+           }
+           d_step { !wait_p; asks_a = 3 }
            session_a[1];                                    /* watch_session(), accept_vnf() */
-           l_gate_epoch = 0;
 #endif
-           d_step { l_mode = 0; l_want_a[1] = 0; l_want_a[LINKS] = 0 }
-           d_step { rx_ready[region_a] = 1; bell_p = 1 }
-           attached_a = 1
+           d_step {
+#ifndef M_RESTART_AT_0
+            l_gate_epoch = 0;
+#endif
+            l_mode = 0; l_want_a[1] = 0; l_want_a[LINKS] = 0;
+            rx_ready[NA_GEN - 1] = 1;
+            bell_p = 1;
+            attached_a = 1;
+            advance()
+           }
 #endif
 #if B_DIES
-        :: hung_up_b ->
-           hung_up_b = 0;
-           d_step { attached_b = 0; tx_ready[region_b] = 0 }
-           d_step {
+        :: d_step {
+            hung_up_b;
+            hung_up_b = 0;
+            attached_b = 0;
+            tx_ready[region_b] = 0;
             err[1] = err[1] || HAS_SLOT_B(1);
-            err[LINKS] = err[LINKS] || HAS_SLOT_B(LINKS)
+            err[LINKS] = err[LINKS] || HAS_SLOT_B(LINKS);
+            advance()
            }
-        :: asks_b == 1 && !attached_b && !hung_up_b && QUIET_B ->
-           d_step { region_b = 1; bell_p = 1 }
-           SYNC_P;
-           asks_b = 3;
+#if GUEST
+        :: d_step {
+            asks_b == 1 && !attached_b && !hung_up_b && QUIET_B;
+            wait_p = in_p
+           }
+           d_step {
+            !wait_p;
+            do
+            :: nB_head[0] > 0 ->
+                nB_head[0]--;
+                lost_b = lost_b + (nB[nB_head[0]] != 0 -> 1 : 0);
+                nB[nB_head[0]] = 0
+            :: else -> break
+            od;
+            rx_link[0] = 0; want_b[1] = 0; want_b[LINKS] = 0; gate_epoch[0] = 0; gate_cut[0] = 0;
+            asks_b = 3
+           }
+#else
+        :: d_step {
+            asks_b == 1 && !attached_b && !hung_up_b && QUIET_B;
+            region_b = 1;
+            wait_p = in_p
+           }
+           d_step { !wait_p; asks_b = 3 }
            session_b[1];
-           d_step { l_rx_link = 0; l_want_b[1] = 0; l_want_b[LINKS] = 0 }
-           tx_ready[1] = 1;
-           attached_b = 1
+#endif
+           d_step {
+            l_rx_link = 0; l_want_b[1] = 0; l_want_b[LINKS] = 0;
+            tx_ready[NB_GEN - 1] = 1;
+            attached_b = 1;
+            advance()
+           }
 #endif
         od
     }
 }
 
 #if A_DIES
-proctype Killer()
-{
-    d_step { true; a_dead = 1; hung_up_a = 1; in_a = 0; wait_a = 0 }
-    d_step {
-        gone == 2;
-        map_a = NONE; tx_chan = 0; using_link = 0; a_epoch = 0;
-        mapped_a[1] = 0; mapped_a[LINKS] = 0; have_a[1] = 0; have_a[LINKS] = 0;
-        asks_a = 0;
-        gone = 0; a_dead = 0
-    }
-}
+proctype Killer() { a_dies = 1 }
 #endif
 #if B_DIES
-proctype Killer()
-{
-    d_step { true; b_dead = 1; hung_up_b = 1; in_b = 0; wait_b = 0 }
-    d_step {
-        gone == 2;
-        map_b = NONE; rx_chan = 0; nB_next = 0; clear_segs();
-        D_next[1] = 0; D_next[LINKS] = 0; passed[1] = 0; passed[LINKS] = 0;
-        mapped_b[1] = 0; mapped_b[LINKS] = 0; have_b[1] = 0; have_b[LINKS] = 0;
-        asks_b = 0;
-        gone = 0; b_dead = 0
-    }
-}
+proctype Killer() { b_dies = 1 }
 #endif
 
 /* Nothing can happen any more. */
@@ -1017,18 +1116,10 @@ proctype Rest()
         for (i : 0 .. NA_GEN * PACKETS - 1) { left_a = left_a + (nA[i] != 0 -> 1 : 0) }
         for (i : 0 .. NB_GEN * PACKETS - 1) { left_b = left_b + (nB[i] != 0 -> 1 : 0) }
         for (i : 0 .. (LINKS + 1) * PACKETS - 1) { left_d = left_d + (D[i] != 0 -> 1 : 0) }
-        assert(sent == PACKETS);
-        assert(taken + left_a + left_b + left_d + dropped + lost_in_hand == sent);
-#if !SW_DIES
-        assert(left_d == in_dropped + (to -> LEFT : 0) && lost_in_hand == 0);
-#endif
-#if !SW_DIES && !A_DIES
-        assert(left_a == 0);
-#endif
-#if !SW_DIES && !B_DIES
-        assert(b_stopped || (left_b == 0 && left_d == 0));
-        assert(dropped == 0);
-#endif
+        assert(taken + left_a + left_b + left_d + lost_a + lost_b + dropped + lost_in_hand == sent);
+#if !ABORT
+        /* Everything is sent; the link is direct, or over. */
+        assert(sent == PACKETS || a_stopped);
         assert(other_way[1] == 0 && other_way[LINKS] == 0);
         if
         :: stays && state == S_DIRECT -> assert(rx_chan == out && tx_chan == out)
@@ -1036,7 +1127,25 @@ proctype Rest()
         :: else -> assert(!target && state == S_NORMAL && !to && rx_chan == 0)
         fi;
         assert(mapped_a[1] == (to && out == 1) && mapped_b[1] == (to && out == 1));
-        assert(mapped_a[LINKS] == (to && out == LINKS) && mapped_b[LINKS] == (to && out == LINKS))
+        assert(mapped_a[LINKS] == (to && out == LINKS) && mapped_b[LINKS] == (to && out == LINKS));
+#else
+        assert(aborted != 3 || (rx_chan == 2 && mapped_b[2] && !mapped_b[1] && !mapped_a[1]));
+#endif
+        /* What is missing is where this variant allows. */
+#if !SW_DIES && !A_DIES
+        assert(left_a + lost_a == 0 || ABORT);
+#endif
+#if !SW_DIES && !B_DIES
+        assert(dropped == 0);
+        assert(left_b + lost_b == 0 || b_stopped);
+        assert(left_d == 0 || b_stopped || STOPS == 2 || HASTY || ABORT);
+#endif
+#if !SW_DIES && !HASTY && !ABORT
+        assert(left_d == in_dropped + (to -> LEFT : 0));
+#endif
+#if !SW_DIES
+        assert(lost_in_hand == 0)
+#endif
     }
 }
 
