@@ -27,9 +27,18 @@ def agent(name):
 
 def ovs(flavour):
     """The build tree of an Open vSwitch: 'ovs', 'ovs-nodpdk' or 'ovs-vanilla'."""
-    path = os.path.join(BUILD, flavour)
-    _there(os.path.join(path, "vswitchd", "ovs-vswitchd"), "make all" if flavour == "ovs" else f"make {flavour}")
-    return path
+    return os.path.dirname(os.path.dirname(
+        _there(_vswitchd(flavour), "make all" if flavour == "ovs" else f"make {flavour}")))
+
+
+def has_ovs(flavour):
+    return os.path.exists(_vswitchd(flavour))
+
+
+def _vswitchd(flavour):
+    # Vanilla is what it is: there is one for all variants of the build.
+    base = os.path.join(ROOT, "build") if flavour == "ovs-vanilla" else BUILD
+    return os.path.join(base, flavour, "vswitchd", "ovs-vswitchd")
 
 
 def image():

@@ -44,7 +44,7 @@ def flow_mod(command, priority, match_bytes, output=None, *, xid=0, idle_timeout
 class Controller:
     """A connection to a bridge's management socket."""
 
-    def __init__(self, path, seconds=20):
+    def __init__(self, path, seconds=60):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(seconds)
         try:

@@ -80,3 +80,11 @@ def ports(text):
     if not result:
         raise LabError(f"dump-ports said nothing that could be understood: {text!r}")
     return result
+
+
+def megaflows(text):
+    """Of 'ovs-appctl upcall/show': how many there are in the datapath."""
+    found = re.search(r"\(current (\d+)\)", text)
+    if not found:
+        raise LabError(f"upcall/show said nothing that could be understood: {text!r}")
+    return int(found.group(1))
