@@ -10,6 +10,7 @@ Signals (see signals.py) are exceptions in here, and the end of the 'with' clean
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 
@@ -25,6 +26,9 @@ from .waiting import LabError
 LONGEST_FOLDER = 70
 # A port region or a link region is one or two of them.
 HUGE_PAGES = 48
+
+# How reports of AddressSanitizer and its kin, and of UBSan, begin.
+FINDING = re.compile(r"ERROR: \w+Sanitizer: .*|WARNING: ThreadSanitizer: .*|\S+: runtime error: .*")
 
 
 class Lab:
@@ -65,6 +69,7 @@ class Lab:
         with signals.shielded():
             self.dir = tempfile.mkdtemp(prefix="p2p.")
             self.stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
+            self.stack.callback(self.look_for_findings)
         if len(self.dir) > LONGEST_FOLDER:
             raise LabError(f"{self.dir} is too long for unix sockets in it: set TMPDIR to a shorter path")
         with signals.shielded():
@@ -95,6 +100,18 @@ class Lab:
             if os.path.isfile(path) and not os.path.islink(path):
                 shutil.copy(path, to)
         print(f"# the lab's logs are in {os.path.relpath(to)}", flush=True)
+
+    def look_for_findings(self):
+        """When all programs have ended: what sanitizers have said, if there are any in them."""
+        for name in sorted(os.listdir(self.dir)):
+            path = os.path.join(self.dir, name)
+            if not os.path.isfile(path) or not name.endswith((".err", ".log", ".out")):
+                continue
+            with open(path, encoding="utf-8", errors="replace") as f:
+                found = FINDING.search(f.read())
+            if found:
+                self.keep_logs()
+                raise LabError(f"{name}: {found.group(0)}")
 
     def vnf(self, name, program, ports, arguments=(), kind=None, wait=20, guest=(), owned=True):
         """Starts a VNF on 'ports'; it has yet to attach to them, see Vnf.wait_ready().  A process gives up after 'wait'

@@ -7,6 +7,7 @@ to end by the kernel should we die without having done so."""
 import os
 import signal
 import subprocess
+import tempfile
 import time
 
 from . import signals
@@ -19,12 +20,14 @@ def run(command, *, env=None, seconds=30, check=True, stdin=None):
     """Runs 'command' and returns the CompletedProcess, with output as text.  Raises LabError if it fails."""
     child = None
     try:
-        # Not subprocess.run(): a signal while it starts the program would leave that one behind.
-        with signals.shielded():
-            child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-                                     process_group=0)
-        out, err = _communicate(child, command, stdin, seconds)
+        # Not subprocess.run(): a signal while it starts the program would leave that one behind.  And no pipe for what
+        # it reads: communicate() that is called again after its time has run out does not go on writing.
+        with signals.shielded(), tempfile.TemporaryFile("w+", encoding="utf-8") as text:
+            text.write(stdin or "")
+            text.seek(0)
+            child = subprocess.Popen(command, env=env, stdin=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                     text=True, errors="replace", process_group=0)
+        out, err = _communicate(child, command, seconds)
     finally:
         if child:
             with signals.shielded():
@@ -34,13 +37,12 @@ def run(command, *, env=None, seconds=30, check=True, stdin=None):
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
-def _communicate(child, command, stdin, seconds):
+def _communicate(child, command, seconds):
     begin = time.monotonic()
     while True:
         try:
-            return child.communicate(stdin, 0.5)
+            return child.communicate(timeout=0.5)
         except subprocess.TimeoutExpired as e:
-            stdin = None  # It has been taken over.
             elapsed = time.monotonic() - begin
             if elapsed >= seconds:
                 raise LabError(f"'{' '.join(command)}' has not ended within {seconds:g} s") from e
