@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs test programs one after the other, and counts what they say.  Called by "make test".
 
-    tests/run-tests.py [--logs DIR] [--match PATTERN] [--time-limit SECONDS] PROGRAM...
+    tests/run-tests.py [--logs DIR] [--match PATTERN] [--time-limit SECONDS] "PROGRAM [ARGUMENT...]"...
 
 A test program prints TAP on standard output ("ok 1 - name", "not ok 2 - name", "ok 3 # SKIP why", "1..3"); cmocka does
 when it is asked to.  One that prints none is a single test, judged by its exit code.  Besides what it says itself, a
@@ -20,6 +20,7 @@ import argparse
 import ctypes
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,11 +62,13 @@ def processes():
 class Test:
     """A test program, and what became of it."""
 
-    def __init__(self, path, logs, limit):
+    def __init__(self, command, logs, limit):
+        path, *arguments = shlex.split(command)
         self.path = os.path.abspath(path)
-        relative = os.path.relpath(self.path, ROOT)
-        self.name = re.sub(r".*tests/", "", relative)
-        stem = os.path.join(logs, self.name.replace("/", "-"))
+        self.command = [self.path, *arguments]
+        self.program = re.sub(r".*tests/", "", os.path.relpath(self.path, ROOT))
+        self.name = " ".join([self.program, *arguments])
+        stem = os.path.join(logs, re.sub(r"[^\w.]+", "-", self.name))
         self.out_path, self.err_path = stem + ".out", stem + ".err"
         self.limit = limit or self.own_limit()
         self.passed = self.skipped = 0
@@ -76,9 +79,9 @@ class Test:
         self.status = None
 
     def own_limit(self):
-        source = self.path
-        if not re.search(r"\.(py|sh)$", source):
-            source = os.path.join(ROOT, "tests", self.name + ".c")
+        source = os.path.join(ROOT, "tests", self.program + ".c")
+        if not os.path.exists(source):
+            source = self.path
         try:
             with open(source, encoding="utf-8", errors="replace") as f:
                 head = f.read(4096)
@@ -156,7 +159,7 @@ class Test:
         try:
             with open(self.out_path, "wb") as out, open(self.err_path, "wb") as err:
                 # Kept: a Popen object that is deleted looks after its process itself, and we would never hear of it.
-                self.popen = subprocess.Popen([self.path], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out,
+                self.popen = subprocess.Popen(self.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out,
                                               stderr=err, start_new_session=True)
                 self.pid = self.popen.pid
         except OSError as e:
