@@ -107,6 +107,7 @@ manpages.mk
 /package.m4
 /tests/package.m4
 /tests/testsuite
+/tests/*-testsuite
 *.pyc
 __pycache__/
 LIST
