@@ -13,6 +13,7 @@
 #   --window MB        q35: how large each of them can be (default 32)
 #   --accel auto|kvm|tcg   default auto (or $P2PLINK_ACCEL): KVM if this kernel boots with it here, else TCG
 #   --memory MB        default 192
+#   --append TEXT      further parameters for the guest's kernel
 #   --reboot           let the guest reboot; without it a reboot (also after a panic) ends the guest
 #   --probe            only say which of kvm and tcg 'auto' is
 #
@@ -30,7 +31,7 @@ export LC_ALL=C
 
 qemu=${P2PLINK_QEMU:-qemu-system-x86_64}
 image='' dir='' name='' run='' after=poweroff machine=pc accel=${P2PLINK_ACCEL:-auto} memory=192 reboot=no probe=no
-root_ports=8 window=32
+root_ports=8 window=32 parameters=
 # A kernel that needs longer to boot with KVM is better off with TCG, which takes two seconds.
 probe_limit=10
 
@@ -63,6 +64,7 @@ while [ $# -gt 0 ]; do
     --memory) need "$@"; memory=$2; shift 2 ;;
     --root-ports) need "$@"; root_ports=$2; shift 2 ;;
     --window) need "$@"; window=$2; shift 2 ;;
+    --append) need "$@"; parameters=$2; shift 2 ;;
     --reboot) reboot=yes; shift ;;
     --probe) probe=yes; shift ;;
     -h | --help) usage 0 ;;
@@ -156,7 +158,7 @@ q35)
 esac
 
 # A busy host makes the kernel's tests of timer and clock fail, which says nothing about them.
-append="console=ttyS0 quiet panic=-1 no_timer_check tsc=nowatchdog"
+append="console=ttyS0 quiet panic=-1 no_timer_check tsc=nowatchdog $parameters"
 append+=" p2p.name=$name p2p.after=$after p2p.run=$(encode "$run")"
 [ ${#append} -lt 2000 ] ||
     fail "--run: the command is too long for the kernel's command line (${#append} bytes of 2000)"

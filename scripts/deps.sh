@@ -32,6 +32,7 @@ packages=(
     qemu-system-x86 seabios busybox-static cpio xz-utils
 
     spin            # make model.
+    clang libclang-rt-dev   # make fuzz, make hostile.
 )
 
 missing() {

@@ -310,7 +310,14 @@ void p2p_region_wipe(struct p2p_region *r)
         /* A hole would be filled at the next touch, and if there is no huge page left then, that is a SIGBUS in whoever
          * touches it: a slow VNF, or QEMU.  The memory is free when the last of them lets go. */
         memset(r->base, 0, r->size);
-    } else if (r->fd >= 0) {
+    } else {
+        p2p_region_punch(r);
+    }
+}
+
+void p2p_region_punch(struct p2p_region *r)
+{
+    if (r->fd >= 0) {
         (void)fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)r->size);
     }
 }

@@ -64,6 +64,9 @@ void p2p_region_blank(struct p2p_region *r);
 /* Gives the memory back to the system although others may have it mapped: they read zeros from then on.  (Huge pages
  * are only filled with zeros.) */
 void p2p_region_wipe(struct p2p_region *r);
+/* The same with huge pages given back too.  Only when nobody honest touches it any more: there may be none left to fill
+ * the hole. */
+void p2p_region_punch(struct p2p_region *r);
 void p2p_region_unmap(struct p2p_region *r); /* And closes the descriptor. */
 
 #endif /* region.h */

@@ -100,45 +100,83 @@ static inline uint32_t p2p_prod_place(struct p2p_prod *p, uint32_t head, uint32_
     return need <= oldest - p->cursor ? p->cursor : UINT32_MAX;
 }
 
+/* A burst is: p2p_prod_begin(), for each packet p2p_prod_reserve(), copying, p2p_prod_fill() and the next index, then
+ * p2p_prod_publish().  Until that, nothing has happened that anybody sees. */
+
+/* Returns the index of the burst's first packet. */
+static inline uint32_t p2p_prod_begin(struct p2p_prod *p)
+{
+    if (p2p_prod_used(p, p->head) >= P2P_REFRESH_PACKETS) {
+        p2p_prod_refresh(p, p->head); /* Perhaps it is empty, and we can begin anew at the start of the area. */
+    }
+    return p->head;
+}
+
+/* Where the 'len' bytes of the packet with index 'head' go, or NULL if there is no room. */
+static inline uint8_t *p2p_prod_reserve(struct p2p_prod *p, uint32_t head, uint32_t len)
+{
+    uint32_t need = (len + P2P_CACHE_LINE - 1) & ~(P2P_CACHE_LINE - 1);
+    uint32_t off = p2p_prod_place(p, head, need);
+
+    if (p2p_unlikely(off == UINT32_MAX)) {
+        p2p_prod_refresh(p, head);
+        off = p2p_prod_place(p, head, need);
+        if (off == UINT32_MAX) {
+            return NULL;
+        }
+    }
+    p->pos[head & p->mask] = off;
+    p->cursor = off + need;
+    __builtin_prefetch(p->data + off + P2P_PREFETCH_BYTES, 1);
+    return p->data + off;
+}
+
+/* Describes the packet with index 'head', which has been copied to 'at'. */
+static inline void p2p_prod_fill(struct p2p_prod *p, uint32_t head, const uint8_t *at, uint32_t len, uint32_t flags,
+                                 uint32_t hash)
+{
+    p->desc[head & p->mask] = (struct p2p_desc) {
+        .off = (uint32_t)(at - p->data), .len = len, .flags = flags | (hash ? P2P_DESC_HASH : 0), .hash = hash,
+    };
+}
+
+void p2p_ring_wake(struct p2p_ring_ctl *ctl); /* ring.c. */
+
+/* The ring is filled up to 'head'. */
+static inline void p2p_prod_publish(struct p2p_prod *p, uint32_t head)
+{
+    p2p_wc_fence(p->wc);
+    p2p_store(&p->head, head);
+    p2p_store_release(&p->ctl->head, head);
+    p2p_wc_fence(p->wc); /* Or it stays in this processor's buffers for as long as nothing pushes it out. */
+    /* No fence in between: who goes to sleep sees to that, see vnf_sleep.c.  A guest cannot wake anybody outside. */
+    if (p2p_unlikely(!p->wc && p2p_load(&p->ctl->wake))) {
+        p2p_ring_wake(p->ctl);
+    }
+}
+
 /* Puts as many of 'bufs' as fit into the ring, publishes them, adds their bytes to '*bytes', and returns how many. */
 static inline unsigned p2p_prod_burst(struct p2p_prod *p, const struct p2p_buf *bufs, unsigned n, uint64_t *bytes)
 {
-    uint32_t head = p->head;
+    uint32_t head = p2p_prod_begin(p);
     unsigned i;
 
-    if (p2p_prod_used(p, head) >= P2P_REFRESH_PACKETS) {
-        p2p_prod_refresh(p, head); /* Perhaps it is empty, and we can begin anew at the start of the area. */
-    }
     for (i = 0; i < n; i++) {
         uint32_t len = bufs[i].len;
         if (p2p_unlikely(len < P2P_FRAME_MIN || len > p->max_len)) {
             break;
         }
-        uint32_t need = (len + P2P_CACHE_LINE - 1) & ~(P2P_CACHE_LINE - 1);
-        uint32_t off = p2p_prod_place(p, head, need);
-        if (p2p_unlikely(off == UINT32_MAX)) {
-            p2p_prod_refresh(p, head);
-            off = p2p_prod_place(p, head, need);
-            if (off == UINT32_MAX) {
-                break;
-            }
+        uint8_t *to = p2p_prod_reserve(p, head, len);
+        if (p2p_unlikely(!to)) {
+            break;
         }
-
-        __builtin_prefetch(p->data + off + P2P_PREFETCH_BYTES, 1);
-        memcpy(p->data + off, bufs[i].data, len);
-        p->desc[head & p->mask] = (struct p2p_desc) {
-            .off = off, .len = len, .hash = bufs[i].hash, .flags = bufs[i].hash ? P2P_DESC_HASH : 0,
-        };
-        p->pos[head & p->mask] = off;
-        p->cursor = off + need;
+        memcpy(to, bufs[i].data, len);
+        p2p_prod_fill(p, head, to, len, 0, bufs[i].hash);
         head++;
         *bytes += len;
     }
     if (i) {
-        p2p_wc_fence(p->wc);
-        p2p_store(&p->head, head);
-        p2p_store_release(&p->ctl->head, head);
-        p2p_wc_fence(p->wc); /* Or it stays in this processor's buffers for as long as nothing pushes it out. */
+        p2p_prod_publish(p, head);
     }
     return i;
 }
@@ -161,19 +199,27 @@ static inline uint32_t p2p_cons_head(struct p2p_cons *c)
     return head;
 }
 
+/* Descriptors that one call looks at beyond the packets that it was asked for: a hostile producer should not keep its
+ * consumer busy with what is out of bounds. */
+#define P2P_BAD_MAX 256u
+
 /* Hands out packets up to index 'upto', at most 'n', adds their bytes, and returns how many.  Descriptors that are out
- * of bounds are skipped and counted in '*bad'. */
-static inline unsigned p2p_cons_take(struct p2p_cons *c, uint32_t upto, struct p2p_pkt *pkts, unsigned n,
-                                     uint64_t *bytes, uint64_t *bad)
+ * of bounds are skipped and counted in '*bad'; with too many of those, it ends early.  If 'flags' is not NULL, stores
+ * the descriptors' flags there. */
+static inline unsigned p2p_cons_take_flags(struct p2p_cons *c, uint32_t upto, struct p2p_pkt *pkts, uint32_t *flags,
+                                           unsigned n, uint64_t *bytes, uint64_t *bad)
 {
-    uint32_t next = c->next;
+    uint32_t next = c->next, end = upto;
     unsigned i = 0;
 
-    while (i < n && next != upto) {
+    if (end - next > P2P_BAD_MAX && end - next - P2P_BAD_MAX > n) {
+        end = next + n + P2P_BAD_MAX;
+    }
+    while (i < n && next != end) {
         const struct p2p_desc *shared = &c->desc[next & c->mask];
         uint32_t off = p2p_load(&shared->off);
         uint32_t len = p2p_load(&shared->len);
-        uint32_t flags = p2p_load(&shared->flags);
+        uint32_t desc_flags = p2p_load(&shared->flags);
         uint32_t hash = p2p_load(&shared->hash);
 
         next++;
@@ -184,13 +230,22 @@ static inline unsigned p2p_cons_take(struct p2p_cons *c, uint32_t upto, struct p
         }
         pkts[i].data = c->data + off;
         pkts[i].len = len;
-        pkts[i].hash = flags & P2P_DESC_HASH ? hash : 0;
+        pkts[i].hash = desc_flags & P2P_DESC_HASH ? hash : 0;
+        if (flags) {
+            flags[i] = desc_flags;
+        }
         __builtin_prefetch(pkts[i].data);
         *bytes += len;
         i++;
     }
     c->next = next;
     return i;
+}
+
+static inline unsigned p2p_cons_take(struct p2p_cons *c, uint32_t upto, struct p2p_pkt *pkts, unsigned n,
+                                     uint64_t *bytes, uint64_t *bad)
+{
+    return p2p_cons_take_flags(c, upto, pkts, NULL, n, bytes, bad);
 }
 
 /* Says that all that was handed out has been received, though it is still being looked at. */

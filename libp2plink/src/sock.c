@@ -95,7 +95,9 @@ int p2p_msg_recv(int sock, struct p2p_msg *m, int *fdp)
         }
         return -ECONNRESET;
     }
-    if (n != sizeof *m || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || m->magic != P2P_CONTROL_MAGIC) {
+    /* (MSG_CTRUNC and none has come: we are out of descriptors.  Who needs it, misses it.) */
+    if (n != sizeof *m || msg.msg_flags & MSG_TRUNC || (msg.msg_flags & MSG_CTRUNC && fd >= 0)
+        || m->magic != P2P_CONTROL_MAGIC) {
         if (fd >= 0) {
             p2p_close_foreign(fd);
         }

@@ -10,12 +10,13 @@
  *                 port->region inside an RCU read-side section.
  *   sw_chan       a link region with its two ends: from making to wiping.  Shared by the two directions of a pair.
  *   sw_conn       a connection on the unix socket: a VNF's, or the agent's.
+ *   sw_former     a region that is over, until nobody honest can still be reading it.
  *
  *   sw_ledger     what is remembered over a restart, a page per port (sw_ledger.h).
  *
  * Files: sw_data.c is the hot path; sw_switch.c the main loop; sw_conn.c the socket; sw_port.c ports and VNFs that come
  * and go; sw_adopt.c VNFs and links from before a restart; sw_link.c the state machine of a direction; sw_chan.c the
- * life of a link region; sw_stats.c counters.
+ * life of a link region; sw_former.c memory that processes may have kept; sw_stats.c counters.
  *
  * The VNFs can write all of their regions at any time.  Nothing here reads back what it wrote there: every word has its
  * private copy.
@@ -57,6 +58,7 @@ struct sw_region {
     struct p2p_vnf_page *vnf;
     unsigned n_queues;
     bool by_socket;              /* A process has it: who writes there without a connection is not let in. */
+    uint32_t pid;                /* That process, as the kernel says; 0: not known. */
     bool rx_ready;               /* The VNF's rings may be taken from. */
     bool tx_ready;               /* There is a VNF to put packets for. */
     bool gate_awaited;           /* Adopted; 'gate_to' may be yet to come, and cuts hold until then. */
@@ -151,6 +153,9 @@ struct sw_end {
     unsigned slot;
     enum sw_end_state state;
     uint64_t deadline_ms;
+    uint32_t pid;                   /* Of the process; 0: not known. */
+    bool unmapped;                  /* The VNF has said that it has let go, or good-bye. */
+    bool unplugged;                 /* The agent has said that the device is gone. */
     bool guest;                     /* Has a device for it (or may have). */
     bool plug_sent;
     uint32_t plug_seq;              /* Of the question to the agent that is not answered yet; 0: none. */
@@ -196,6 +201,8 @@ struct p2p_switch {
     struct p2p_logger log;
     struct p2p_swport *ports;
     struct sw_chan *chans;
+    struct sw_former *formers;      /* Newest first. */
+    unsigned former_ms;             /* How long they are kept at most. */
     struct sw_conn *conns, *agent;
     uint32_t next_link_id, next_seq;
     uint64_t heartbeat_ms;
@@ -213,6 +220,7 @@ void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq,
 void sw_port_claim(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq, const struct sw_offer *offer);
 struct sw_region *sw_region_wrap(struct p2p_swport *port, struct p2p_region *region, struct p2p_error *err);
 void sw_port_put_region(struct p2p_swport *port, struct sw_region *r);
+bool sw_region_left(const struct sw_region *r);
 void sw_port_unclaim(struct p2p_swport *port);
 bool sw_port_answer(struct p2p_switch *sw, const struct p2p_msg *m); /* False: it answers something else. */
 struct p2p_swport *sw_port_find(struct p2p_switch *sw, const char *name);
@@ -247,6 +255,15 @@ static inline bool sw_chan_ready(const struct sw_chan *c)
     return !c->closing && !c->error && c->end[0].state == SW_END_MAPPED && c->end[1].state == SW_END_MAPPED;
 }
 
+/* sw_former.c */
+#define SW_FORMER_MAX (2 * (1 + P2P_MAX_LINKS)) /* Of one port. */
+#define SW_FORMER_MS 60000u
+bool sw_former_ended(uint32_t pid); /* Has that process surely ended? */
+/* Takes over 'region', which a VNF of port 'name' may still have mapped. */
+void sw_former_keep(struct p2p_switch *sw, const char *name, struct p2p_region *region);
+void sw_former_run(struct p2p_switch *sw, uint64_t now);
+void sw_former_free(struct p2p_switch *sw);
+
 /* sw_stats.c */
 void sw_stats_rebase(struct p2p_swport *port);
 void sw_stats_adopt(struct p2p_swport *port);
@@ -254,6 +271,9 @@ void sw_stats_orphan(struct p2p_swport *port);
 void sw_stats_sync(struct p2p_swport *port);
 void sw_stats_over(struct p2p_swport *port);
 uint32_t sw_stats_left(const struct sw_chan *chan, unsigned from_side);
+/* The same, and the receiver, if it should be alive after all, does not find them any more.  The channel is of no use
+ * after that. */
+uint32_t sw_stats_withdraw(struct sw_chan *chan, unsigned from_side);
 
 /* sw_conn.c */
 void sw_conn_accept(struct p2p_switch *sw);

@@ -143,6 +143,7 @@ void sw_adopt_links(struct p2p_swport *port, struct sw_conn *conn)
         e->port = port;
         e->slot = k;
         e->guest = port->in_guest;
+        e->pid = e->guest ? 0 : conn->pid;
         e->plug_sent = port->in_guest;
         e->state = p2p_want_what(want) == P2P_WANT_MAP ? SW_END_MAPPING : SW_END_UNMAPPING;
         e->deadline_ms = p2p_now_ms() + port->sw->cfg.plug_ms;

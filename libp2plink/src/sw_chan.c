@@ -81,6 +81,7 @@ static void begin_map(struct p2p_switch *sw, struct sw_chan *c, unsigned side)
     e->state = SW_END_MAPPING;
     e->deadline_ms = p2p_now_ms() + sw->cfg.plug_ms;
     if (port->conn) {
+        e->pid = port->conn->pid;
         sw_conn_send_region(port->conn, 0, P2P_MSG_REGION, port->name, &c->region);
     } else {
         e->guest = true;
@@ -182,6 +183,7 @@ static void unmapped(struct p2p_switch *sw, struct sw_chan *c, unsigned side, ui
     struct sw_end *e = &c->end[side];
 
     if (e->port) {
+        e->unmapped |= sw_region_left(e->port->region);
         p2p_store(&e->port->ledger->want[e->slot], 0);
         p2p_store_release(&e->port->region->sw->want[e->slot], 0);
         e->port->slot[e->slot] = NULL;
@@ -241,6 +243,8 @@ static void end_run(struct p2p_switch *sw, struct sw_chan *c, unsigned side, uin
                 c->forced = true;
                 sw_port_error(e->port, "link %u: the VNF has not unmapped it within %u ms; taken away anyway", c->id,
                               sw->cfg.answer_ms);
+            } else {
+                e->unmapped = mine && p2p_have_what(have) == P2P_HAVE_UNMAPPED;
             }
             unmapped(sw, c, side, now);
         }
@@ -289,6 +293,38 @@ void sw_chan_run(struct sw_chan *c, uint64_t now)
     }
 }
 
+/* Nobody honest reads at that end any more. */
+static bool let_go(const struct sw_end *e)
+{
+    return e->guest ? e->unplugged : e->unmapped || sw_former_ended(e->pid);
+}
+
+/* Gives the region up, so that the memory is free although somebody may have kept a mapping. */
+static void give_up(struct p2p_switch *sw, struct sw_chan *c)
+{
+    const struct sw_end *keeper = NULL;
+    bool in_guest = false;
+
+    for (unsigned side = 0; side < 2; side++) {
+        if (!let_go(&c->end[side])) {
+            keeper = &c->end[side];
+            in_guest |= keeper->guest;
+        }
+    }
+    if (c->forced) {
+        p2p_region_wipe(&c->region); /* Whoever has it reads zeros from now on. */
+    }
+    if (!keeper) {
+        p2p_region_punch(&c->region);
+    } else if (!in_guest) {
+        sw_former_keep(sw, keeper->name, &c->region);
+        return;
+    }
+    /* (A VM that keeps a device keeps a slot, of which it has not many; and if no huge page were left to fill the hole,
+     * it would freeze.) */
+    p2p_region_unmap(&c->region);
+}
+
 /* Frees what is over. */
 void sw_chan_reap(struct p2p_switch *sw)
 {
@@ -307,11 +343,7 @@ void sw_chan_reap(struct p2p_switch *sw)
         }
         if (over || orphan) {
             *cp = c->next;
-            if (c->forced) {
-                p2p_region_wipe(&c->region); /* Whoever kept a mapping reads zeros from now on, and the memory is free.
-                                              * */
-            }
-            p2p_region_unmap(&c->region);
+            give_up(sw, c);
             free(c);
         } else {
             cp = &c->next;
@@ -333,6 +365,7 @@ void sw_chan_answer(struct p2p_switch *sw, const struct p2p_msg *m)
                 if (m->type == P2P_MSG_ERROR && e->port) {
                     sw_port_error(e->port, "link %u: cannot unplug: %s", c->id, m->text);
                 }
+                e->unplugged = m->type == P2P_MSG_OK;
                 e->state = SW_END_GONE;
             } else if (m->type == P2P_MSG_ERROR) {
                 if (e->port) {
@@ -384,6 +417,8 @@ void sw_chan_agent_came(struct p2p_swport *port)
                     e->deadline_ms = p2p_now_ms() + port->sw->cfg.plug_ms;
                 }
                 ask_agent(port->sw, c, e, P2P_MSG_PLUG);
+            } else if (e->port == port && e->state == SW_END_UNPLUGGING) {
+                ask_agent(port->sw, c, e, P2P_MSG_UNPLUG); /* Whom we asked is gone. */
             }
         }
     }

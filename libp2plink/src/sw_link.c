@@ -104,7 +104,7 @@ static void close_rx(struct p2p_swport *from)
 
 static void count_dropped(struct p2p_swport *from)
 {
-    uint64_t left = sw_stats_left(from->out, sw_chan_side(from->out, from));
+    uint64_t left = sw_stats_withdraw(from->out, sw_chan_side(from->out, from));
     uint64_t most = from->to->ledger->in_sum.packets - from->to->ledger->in_dropped;
 
     left = left < most ? left : most; /* The ring's indices are the VNFs' to write. */

@@ -66,16 +66,38 @@ void sw_port_set_rx(struct p2p_swport *port, uint32_t link_id, enum p2p_rx_state
  * Regions.
  */
 
-static void free_region(struct sw_region *r)
+static void free_region(struct p2p_swport *port, struct sw_region *r)
 {
+    bool left = sw_region_left(r);
+
     for (unsigned q = 0; q < r->n_queues; q++) {
         p2p_prod_uninit(&r->tx[q].ring);
     }
-    /* Nobody enters it any more.  Its VNF may be in the middle of a burst, and keeps the memory until it has let go:
-     * what it has received must not turn into zeros under its eyes. */
+    /* Nobody enters it any more.  Its VNF may be in the middle of a burst: what it has received must not turn into
+     * zeros under its eyes. */
     p2p_store_release(&((struct p2p_region_header *)r->region.base)->magic, 0);
-    p2p_region_unmap(&r->region);
+    if (r->by_socket && !left && !sw_former_ended(r->pid)) {
+        sw_former_keep(port->sw, port->name, &r->region);
+    } else {
+        if (r->by_socket) {
+            p2p_region_punch(&r->region);
+        }
+        p2p_region_unmap(&r->region);
+    }
     free(r);
+}
+
+/* Its VNF has said good-bye, and reads nothing any more, nor from its links. */
+bool sw_region_left(const struct sw_region *r)
+{
+    return !p2p_load_acquire(&r->vnf->session);
+}
+
+/* A process gets it. */
+static void hand_over(struct sw_region *r, const struct sw_conn *conn)
+{
+    r->by_socket = true;
+    r->pid = conn->pid;
 }
 
 /* Makes ring ends on a mapped port region, which it takes over, also on failure. */
@@ -98,7 +120,7 @@ struct sw_region *sw_region_wrap(struct p2p_swport *port, struct p2p_region *reg
         atomic_flag_clear(&r->tx[q].lock);
         if (p2p_prod_init(&r->tx[q].ring, region, r->n_queues + q)) {
             p2p_fail(err, -ENOMEM, "out of memory");
-            free_region(r);
+            free_region(port, r);
             return NULL;
         }
     }
@@ -140,7 +162,7 @@ void sw_port_put_region(struct p2p_swport *port, struct sw_region *r)
         for (unsigned q = 0; q < old->n_queues; q++) {
             port->bad_sum += old->rx[q].bad;
         }
-        free_region(old);
+        free_region(port, old);
     }
 }
 
@@ -199,6 +221,11 @@ static void accept_vnf(struct p2p_swport *port, uint64_t session, uint64_t now)
     p2p_store_release(&port->ledger->session, session);
     port->heartbeat_ms = now;
     port->retry_at_ms = 0;
+    for (struct p2p_swport *p = port->sw->ports; p; p = p->next) {
+        if (p->target == port) {
+            p->retry_at_ms = 0; /* What failed, failed with another VNF. */
+        }
+    }
     port->used = true;
     port->attached = true;
     port->in_guest = !port->conn;
@@ -288,7 +315,7 @@ static void run_waiting(struct p2p_swport *port)
     port->conn = conn;
     conn->port = port;
     sw_conn_send_region(conn, port->waiting_seq, P2P_MSG_REGION, port->name, &port->region->region);
-    port->region->by_socket = true;
+    hand_over(port->region, conn);
     port->used = true;
 }
 
@@ -352,7 +379,7 @@ void sw_port_attach(struct p2p_swport *port, struct sw_conn *conn, uint32_t seq,
     } else if (offer && sw_adopt_port(port, conn, offer)) {
         port->conn = conn;
         conn->port = port;
-        port->region->by_socket = true;
+        hand_over(port->region, conn);
         sw_conn_send_region(conn, seq, P2P_MSG_REGION, port->name, &port->region->region);
         sw_adopt_links(port, conn);
     } else {
@@ -564,7 +591,7 @@ int p2p_swport_reconfigure(struct p2p_swport *port, const struct p2p_swport_conf
             sw_port_put_region(port, r);
             if (port->conn) {
                 sw_conn_send_region(port->conn, 0, P2P_MSG_REGION, port->name, &r->region);
-                r->by_socket = true;
+                hand_over(r, port->conn);
                 port->used = true;
             } else if (port->claimed && sw->agent) {
                 port->replug_seq = sw_conn_seq(sw);

@@ -180,6 +180,22 @@ uint32_t sw_stats_left(const struct sw_chan *chan, unsigned from_side)
     return left;
 }
 
+uint32_t sw_stats_withdraw(struct sw_chan *chan, unsigned from_side)
+{
+    const struct p2p_region_header *h = &chan->region.hdr;
+    unsigned first = from_side ? h->n_queues[0] : 0;
+    uint32_t left = 0;
+
+    for (unsigned i = 0; i < h->n_queues[from_side]; i++) {
+        const struct p2p_ring_geometry *g = &h->ring[first + i];
+        struct p2p_ring_ctl *ctl = p2p_region_at(&chan->region, g->ctl_off);
+        uint32_t head = __atomic_exchange_n(&ctl->head, p2p_load(&ctl->tail), __ATOMIC_SEQ_CST);
+        uint32_t used = head - p2p_load(&ctl->tail); /* Read after that: some may have been received until then. */
+        left += used <= g->n_desc ? used : g->n_desc;
+    }
+    return left;
+}
+
 void p2p_swport_get_stats(struct p2p_swport *port, struct p2p_swport_stats *stats)
 {
     struct p2p_switch *sw = port->sw;

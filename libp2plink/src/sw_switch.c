@@ -85,11 +85,13 @@ int p2p_switch_create(const struct p2p_switch_config *cfg, struct p2p_switch **s
         return p2p_fail(err, -ENOMEM, "out of memory");
     }
     p2p_sigbus_install(false);
+    p2p_membarrier_register();
     sw->cfg = *cfg;
     sw->socket_path = strdup(cfg->socket ? cfg->socket : p2p_default_socket());
     sw->cfg.socket = sw->socket_path;
     sw->log = (struct p2p_logger) { .func = cfg->log, .aux = cfg->aux };
     sw->listen_fd = sw->lock_fd = sw->ledger.fd = -1;
+    sw->former_ms = SW_FORMER_MS;
     sw->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     sw->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&sw->mutex, NULL);
@@ -125,6 +127,7 @@ void p2p_switch_destroy(struct p2p_switch *sw)
         return;
     }
     sw_chan_reap(sw);
+    sw_former_free(sw);
     while (sw->conns) {
         struct sw_conn *conn = sw->conns;
         sw->conns = conn->next;
@@ -189,6 +192,7 @@ void p2p_switch_run(struct p2p_switch *sw, unsigned timeout_ms)
         sw_chan_run(c, now);
     }
     sw_chan_reap(sw);
+    sw_former_run(sw, now);
     if (now - sw->heartbeat_ms >= IDLE_MS) {
         sw->heartbeat_ms = now;
         for (struct p2p_swport *p = sw->ports; p; p = p->next) {

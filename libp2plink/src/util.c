@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "util.h"
+#include <linux/membarrier.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifndef P2PLINK_VERSION
 #define P2PLINK_VERSION "0.1.0"
@@ -98,3 +101,9 @@ void p2p_copy_name(char *dst, size_t size, const char *src)
 #ifdef __SANITIZE_THREAD__
 char p2p_rcu_tsan_tag; /* See rcu.h. */
 #endif
+
+void p2p_membarrier_register(void)
+{
+    /* Where that is not known, those who sleep look for themselves now and then. */
+    (void)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+}

@@ -22,6 +22,8 @@ void p2p_log(const struct p2p_logger *l, enum p2p_log_level level, const char *f
 
 uint64_t p2p_random64(void);        /* Never 0. */
 uint64_t p2p_unique64(void);        /* Never 0, ascending, never twice on a host: wall-clock nanoseconds. */
+/* Lets others ask this process's threads for a memory barrier (MEMBARRIER_CMD_GLOBAL_EXPEDITED), once per process. */
+void p2p_membarrier_register(void);
 void p2p_copy_name(char *dst, size_t size, const char *src); /* Always terminated. */
 
 #endif /* util.h */

@@ -112,6 +112,8 @@ struct p2p_port {
     bool thread_running;
     atomic_bool stop;
     int wake_fd;                /* eventfd. */
+    int event_fd;               /* eventfd: for the application. */
+    uint32_t takes;             /* P2P_TAKES_*. */
     int sock;                   /* -1: not connected. */
     int uevent_fd;              /* -1: none. */
     bool registered;            /* The ATTACH has been answered on this connection. */
@@ -126,10 +128,38 @@ struct p2p_port {
         int fd;
     } offer[P2P_MAX_LINKS];
 
+    /* Receive queues whose application sleeps; vnf_sleep.c. */
+    struct vnf_sleep {
+        pthread_mutex_t mutex;      /* Of 'armed' and 'fd'. */
+        uint32_t armed;             /* Bit per queue. */
+        int fd[P2P_MAX_QUEUES];     /* The application's. */
+        uint32_t kick;              /* Futex: the sleeper shall look anew. */
+        pthread_t thread;
+        bool running;
+    } sleep;
+
     /* For p2p_port_get_info(). */
     pthread_mutex_t info_mutex;
     struct p2p_port_info info;
 };
+
+/* vnf_data.c, for those who put packets into the ring by themselves (the DPDK driver): what p2p_tx_burst() and
+ * p2p_rx_burst() do around that. */
+struct vnf_tx {
+    struct p2p_prod *ring;      /* NULL: nobody is attached. */
+    struct p2p_vnf_txq *words;
+    bool direct;
+};
+/* Begins a burst: chooses its ring.  Returns false if there is none.  vnf_tx_end() follows in both cases, soon: in
+ * between is an RCU read-side section. */
+bool vnf_tx_begin(struct p2p_port *port, unsigned queue, struct vnf_tx *tx);
+void vnf_tx_end(struct p2p_port *port, unsigned queue, const struct vnf_tx *tx, unsigned sent, uint64_t bytes,
+                unsigned refused);
+/* p2p_rx_burst() that also tells the descriptors' flags, unless 'flags' is NULL. */
+unsigned vnf_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, uint32_t *flags, unsigned n);
+/* Tells those who send to 'port' directly what its application can deal with: P2P_TAKES_*.  The control thread passes it
+ * on; packets that are on their way may still be of the former kind. */
+void vnf_set_takes(struct p2p_port *port, uint32_t takes);
 
 /* vnf_port.c */
 /* Introduces us in a port region, waits until the switch has accepted us, and puts the region in the place of the
@@ -146,6 +176,11 @@ void vnf_bury(struct p2p_port *port, struct p2p_region *region, bool blank);
 bool vnf_words_run(struct p2p_port *port);
 void vnf_chan_free(struct p2p_port *port, struct vnf_chan *chan, bool blank);
 
+/* vnf_sleep.c */
+void vnf_sleep_run(struct p2p_port *port);   /* Makes the sleeper if it is needed. */
+void vnf_sleep_kick(struct p2p_port *port);  /* Makes it look anew. */
+void vnf_sleep_close(struct p2p_port *port); /* After 'stop' has been set. */
+
 /* vnf_socket.c */
 int vnf_socket_open(struct p2p_port *port, struct p2p_error *err);
 void vnf_socket_run(struct p2p_port *port);
@@ -160,5 +195,7 @@ void vnf_pci_run(struct p2p_port *port);
 int vnf_pci_link(struct p2p_port *port, uint32_t link_id, uint64_t generation, struct p2p_region *region,
                  struct p2p_error *err);
 void vnf_pci_close(struct p2p_port *port);
+/* Of which port is the device whose folder in sysfs is 'dir'?  -ENODEV: of none. */
+int vnf_pci_port_name(const char *dir, char name[P2P_NAME_MAX]);
 
 #endif /* vnf.h */

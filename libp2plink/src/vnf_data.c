@@ -46,40 +46,57 @@ static inline struct p2p_prod *tx_direct(struct vnf_map *map, struct vnf_txq *t,
     return d;
 }
 
-unsigned p2p_tx_burst(struct p2p_port *port, unsigned queue, const struct p2p_buf *bufs, unsigned n)
+bool vnf_tx_begin(struct p2p_port *port, unsigned queue, struct vnf_tx *tx)
 {
-    struct vnf_txq_stats *stats = &port->txs[queue < P2P_MAX_QUEUES ? queue : 0];
-    uint64_t bytes = 0;
-    unsigned sent = 0;
-
     p2p_rcu_lock();
     struct vnf_map *map = p2p_rcu_get(port->map);
-    if (p2p_likely(map && queue < map->n_txq)) {
-        struct vnf_txq *t = &map->tx[queue];
-        struct p2p_vnf_txq *words = &map->vnf->txq[queue];
-        struct p2p_prod *d = tx_direct(map, t, queue, stats);
+    if (p2p_unlikely(!map || queue >= map->n_txq)) {
+        *tx = (struct vnf_tx) { .ring = NULL };
+        return false;
+    }
+    struct vnf_txq *t = &map->tx[queue];
+    struct p2p_prod *d = tx_direct(map, t, queue, &port->txs[queue]);
+    if (!d) {
+        t->using_link = 0;
+    }
+    *tx = (struct vnf_tx) { .ring = d ? d : &t->normal, .words = &map->vnf->txq[queue], .direct = d != NULL };
+    return true;
+}
 
-        if (d) {
-            sent = p2p_prod_burst(d, bufs, n, &bytes);
-            p2p_store(&words->direct_packets, words->direct_packets + sent);
-            p2p_store(&words->direct_bytes, words->direct_bytes + bytes);
-            p2p_store(&stats->direct_packets, stats->direct_packets + sent);
-            p2p_store(&stats->direct_bytes, stats->direct_bytes + bytes);
-        } else {
-            t->using_link = 0;
-            sent = p2p_prod_burst(&t->normal, bufs, n, &bytes);
-        }
-        if (p2p_unlikely(sent < n)) {
-            p2p_store(&words->refused, words->refused + (n - sent));
-        }
+void vnf_tx_end(struct p2p_port *port, unsigned queue, const struct vnf_tx *tx, unsigned sent, uint64_t bytes,
+                unsigned refused)
+{
+    struct vnf_txq_stats *stats = &port->txs[queue < P2P_MAX_QUEUES ? queue : 0];
+    struct p2p_vnf_txq *words = tx->words;
+
+    if (tx->direct) {
+        p2p_store(&words->direct_packets, words->direct_packets + sent);
+        p2p_store(&words->direct_bytes, words->direct_bytes + bytes);
+        p2p_store(&stats->direct_packets, stats->direct_packets + sent);
+        p2p_store(&stats->direct_bytes, stats->direct_bytes + bytes);
+    }
+    if (p2p_unlikely(refused && words)) {
+        p2p_store(&words->refused, words->refused + refused);
     }
     p2p_rcu_unlock();
 
     p2p_store(&stats->packets, stats->packets + sent);
     p2p_store(&stats->bytes, stats->bytes + bytes);
-    if (p2p_unlikely(sent < n)) {
-        p2p_store(&stats->refused, stats->refused + (n - sent));
+    if (p2p_unlikely(refused)) {
+        p2p_store(&stats->refused, stats->refused + refused);
     }
+}
+
+unsigned p2p_tx_burst(struct p2p_port *port, unsigned queue, const struct p2p_buf *bufs, unsigned n)
+{
+    struct vnf_tx tx;
+    uint64_t bytes = 0;
+    unsigned sent = 0;
+
+    if (p2p_likely(vnf_tx_begin(port, queue, &tx))) {
+        sent = p2p_prod_burst(tx.ring, bufs, n, &bytes);
+    }
+    vnf_tx_end(port, queue, &tx, sent, bytes, n - sent);
     return sent;
 }
 
@@ -146,7 +163,7 @@ static void look(struct vnf_map *map, struct vnf_rxq *rq, struct vnf_chan **chan
     add_seg(rq, &rq->normal, n, false);
 }
 
-unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, unsigned n)
+unsigned vnf_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, uint32_t *flags, unsigned n)
 {
     struct vnf_rxq_stats *stats = &port->rxs[queue < P2P_MAX_QUEUES ? queue : 0];
     uint64_t normal_bytes = 0, direct_bytes = 0, bad = stats->bad;
@@ -166,17 +183,20 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
         while (got < n && rq->cur < rq->n_segs) {
             struct vnf_seg *s = &rq->seg[rq->cur];
             if (s->direct) {
-                unsigned k = p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &direct_bytes,
-                                           &stats->bad);
+                unsigned k = p2p_cons_take_flags(s->ring, s->upto, pkts + got, flags ? flags + got : NULL, n - got,
+                                                 &direct_bytes, &stats->bad);
                 /* What the receiver has not taken when a link is over, counts as dropped. */
                 p2p_cons_received(s->ring);
                 got += k;
                 direct += k;
             } else {
-                got += p2p_cons_take(s->ring, s->upto, pkts + got, n - got, &normal_bytes, &stats->bad);
+                got += p2p_cons_take_flags(s->ring, s->upto, pkts + got, flags ? flags + got : NULL, n - got,
+                                           &normal_bytes, &stats->bad);
             }
             if (s->ring->next == s->upto) {
                 rq->cur++;
+            } else if (p2p_unlikely(got < n)) {
+                break; /* Many were bad: the rest next time. */
             }
         }
         if (direct) {
@@ -199,6 +219,11 @@ unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
         p2p_store(&stats->direct_bytes, stats->direct_bytes + direct_bytes);
     }
     return got;
+}
+
+unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, unsigned n)
+{
+    return vnf_rx_burst(port, queue, pkts, NULL, n);
 }
 
 void p2p_rx_release(struct p2p_port *port, unsigned queue)

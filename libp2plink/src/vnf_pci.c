@@ -155,6 +155,26 @@ static int find(struct p2p_port *port, uint64_t magic, uint32_t link_id, uint64_
     return 0;
 }
 
+int vnf_pci_port_name(const char *dir, char name[P2P_NAME_MAX])
+{
+    struct p2p_region_header h;
+    size_t size;
+
+    if (!is_port_device(dir)) {
+        return -ENODEV;
+    }
+    int fd = open_bar(dir, &h, &size);
+    if (fd < 0) {
+        return fd;
+    }
+    close(fd);
+    if (h.magic != P2P_PORT_MAGIC || !memchr(h.name[0], '\0', sizeof h.name[0])) {
+        return -ENODEV;
+    }
+    memcpy(name, h.name[0], sizeof h.name[0]);
+    return 0;
+}
+
 static void open_uevents(struct p2p_port *port)
 {
     struct sockaddr_nl nl = { .nl_family = AF_NETLINK, .nl_groups = 1 };

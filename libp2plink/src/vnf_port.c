@@ -168,9 +168,6 @@ int vnf_map_publish(struct p2p_port *port, struct p2p_region *region, struct p2p
     vnf->mode_ack = 0;
     vnf->rx_link_ack = 0;
     memset(vnf->have, 0, sizeof vnf->have);
-    for (unsigned q = 0; q < P2P_MAX_QUEUES; q++) {
-        vnf->txq[q].start = 0;
-    }
     p2p_wc_fence(region->wc);
     p2p_store_release(&vnf->session, map->session);
     vnf_socket_poke(port);
@@ -185,6 +182,12 @@ int vnf_map_publish(struct p2p_port *port, struct p2p_region *region, struct p2p
         p2p_store(&vnf->heartbeat, vnf->heartbeat + 1);
         sleep_ms(1);
     }
+    /* Not earlier: before the switch has accepted us, a gate may still have to be opened for what a former VNF sent.
+     * Not later: no link can begin before this thread has mapped it. */
+    for (unsigned q = 0; q < P2P_MAX_QUEUES && !error; q++) {
+        p2p_store(&vnf->txq[q].start, 0);
+    }
+    p2p_wc_fence(region->wc);
     for (unsigned q = 0; q < map->n_txq && !error; q++) {
         error = p2p_prod_init(&map->tx[q].normal, region, q);
     }
@@ -207,20 +210,52 @@ int vnf_map_publish(struct p2p_port *port, struct p2p_region *region, struct p2p
  * The control thread.
  */
 
+/* Has what p2p_port_get_info() tells changed since the last time? */
+static bool info_changed(const struct p2p_port_info *a, const struct p2p_port_info *b)
+{
+    return memcmp(a->mac, b->mac, sizeof a->mac) || a->n_txq != b->n_txq || a->n_rxq != b->n_rxq || a->mtu != b->mtu
+           || a->attached != b->attached || a->link_up != b->link_up || a->tx_link_id != b->tx_link_id
+           || a->rx_link_id != b->rx_link_id || a->tx_direct != b->tx_direct || a->rx_direct != b->rx_direct;
+}
+
+static void tell_changes(struct p2p_port *port, struct p2p_port_info *told)
+{
+    struct p2p_port_info now;
+
+    p2p_port_get_info(port, &now);
+    if (info_changed(&now, told)) {
+        *told = now;
+        vnf_sleep_kick(port); /* There may be other rings now. */
+        uint64_t one = 1;
+        ssize_t n = write(port->event_fd, &one, sizeof one);
+        (void)n;
+    }
+}
+
 static void *control_main(void *port_)
 {
     struct p2p_port *port = port_;
+    struct p2p_port_info told = { .mtu = 0 };
+
+    pthread_setname_np(pthread_self(), "p2p-control");
 
     while (!atomic_load(&port->stop)) {
         (port->pci ? vnf_pci_run : vnf_socket_run)(port);
         bool pending = vnf_words_run(port);
         visit_graves(port, false);
+        tell_changes(port, &told);
+        vnf_sleep_run(port);
 
         struct pollfd pfd[2] = {
             { .fd = port->wake_fd, .events = POLLIN },
             { .fd = port->pci ? -1 : port->sock, .events = POLLIN },
         };
         (void)poll(pfd, 2, port->pci ? PCI_TICK_MS : pending ? 1 : SOCKET_TICK_MS);
+        if (pfd[0].revents) {
+            uint64_t n;
+            ssize_t got = read(port->wake_fd, &n, sizeof n);
+            (void)got;
+        }
     }
     return NULL;
 }
@@ -234,7 +269,11 @@ static void destroy(struct p2p_port *port)
     if (port->wake_fd >= 0) {
         close(port->wake_fd);
     }
+    if (port->event_fd >= 0) {
+        close(port->event_fd);
+    }
     pthread_mutex_destroy(&port->info_mutex);
+    pthread_mutex_destroy(&port->sleep.mutex);
     free(port->socket_path);
     free(port->sysfs);
     free(port);
@@ -267,14 +306,17 @@ int p2p_port_open(const struct p2p_port_config *cfg, struct p2p_port **portp, st
     port->sysfs = strdup(cfg->sysfs ? cfg->sysfs : "/sys");
     port->sock = port->uevent_fd = -1;
     port->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    port->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&port->info_mutex, NULL);
+    pthread_mutex_init(&port->sleep.mutex, NULL);
     p2p_copy_name(port->info.name, sizeof port->info.name, name);
-    if (port->wake_fd < 0 || !port->socket_path || !port->sysfs) {
+    if (port->wake_fd < 0 || port->event_fd < 0 || !port->socket_path || !port->sysfs) {
         destroy(port);
         return p2p_fail(err, -ENOMEM, "out of memory or file descriptors");
     }
 
     p2p_sigbus_install(true);
+    p2p_membarrier_register();
 
     uint64_t until = p2p_now_ms() + cfg->wait_ms;
     int error;
@@ -328,6 +370,7 @@ void p2p_port_close(struct p2p_port *port)
     if (port->thread_running) {
         pthread_join(port->thread, NULL);
     }
+    vnf_sleep_close(port);
     send_off(port);
     /* A guest has no connection that could break: say good-bye in the region. */
     if (port->map) {
@@ -361,6 +404,11 @@ void p2p_port_get_info(const struct p2p_port *port_, struct p2p_port_info *info)
         info->rx_link_id = p2p_rx_link_id(rx_link);
     }
     p2p_rcu_unlock();
+}
+
+int p2p_port_event_fd(const struct p2p_port *port)
+{
+    return port->event_fd;
 }
 
 void p2p_port_get_stats(const struct p2p_port *port, struct p2p_port_stats *stats)

@@ -28,7 +28,9 @@ static void drop_connection(struct p2p_port *port)
 static void forget_offer(struct vnf_offer *o)
 {
     if (o->link_id) {
-        close(o->fd);
+        if (o->fd >= 0) {
+            close(o->fd);
+        }
         o->link_id = 0;
     }
 }
@@ -107,10 +109,18 @@ static int ask(struct p2p_port *port, const struct p2p_msg *m, int send_fd, stru
     return p2p_fail(err, error, "%s: no answer from the switch: %s", port->socket_path, strerror(-error));
 }
 
+static int no_descriptor(struct p2p_error *err)
+{
+    return p2p_fail(err, -EMFILE, "the region's descriptor has not come: out of file descriptors here");
+}
+
 /* Maps the port region that came with 'm' and moves into it.  Takes over 'fd'. */
 static int enter_region(struct p2p_port *port, const struct p2p_msg *m, int fd, struct p2p_error *err)
 {
     struct p2p_region region = P2P_REGION_INIT;
+    if (fd < 0) {
+        return no_descriptor(err);
+    }
     int error = p2p_region_map(&region, fd, m->size, P2P_PORT_MAGIC, m->generation, err);
 
     if (error) {
@@ -160,7 +170,7 @@ static int attach(struct p2p_port *port, struct p2p_error *err)
         }
         return 0; /* We have been adopted: all goes on. */
     }
-    if (answer.type != P2P_MSG_REGION || fd < 0) {
+    if (answer.type != P2P_MSG_REGION) {
         if (fd >= 0) {
             close(fd);
         }
@@ -211,11 +221,8 @@ static void handle(struct p2p_port *port, const struct p2p_msg *m, int fd)
 
     switch (m->type) {
     case P2P_MSG_REGION:
-        if (fd < 0) {
-            break;
-        }
         if (m->link_id) {
-            keep_offer(port, m, fd);
+            keep_offer(port, m, fd); /* Also without a descriptor: who asks for the link, is told why. */
         } else if (enter_region(port, m, fd, &err)) {
             p2p_log(&port->log, P2P_LOG_WARN, "cannot enter the new port region: %s", err.text);
             vnf_map_retire(port); /* The switch has let go of the former one: come anew. */
@@ -282,7 +289,8 @@ int vnf_socket_link(struct p2p_port *port, uint32_t link_id, uint64_t generation
     for (unsigned i = 0; i < P2P_MAX_LINKS; i++) {
         struct vnf_offer *o = &port->offer[i];
         if (o->link_id == link_id) {
-            int error = p2p_region_map(region, o->fd, o->size, P2P_LINK_MAGIC, generation, err);
+            int error = o->fd < 0 ? no_descriptor(err)
+                        : p2p_region_map(region, o->fd, o->size, P2P_LINK_MAGIC, generation, err);
             if (error) {
                 forget_offer(o);
             } else {

@@ -22,6 +22,18 @@ static struct vnf_chan *find_chan(struct vnf_map *map, uint32_t link_id)
     return NULL;
 }
 
+/* Says to the peer what our application can deal with. */
+static void say_takes(struct p2p_port *port, struct vnf_chan *c)
+{
+    uint32_t takes = p2p_load(&port->takes);
+
+    for (unsigned i = 0; i < c->n_rx; i++) {
+        if (p2p_load(&c->rx[i].ctl->takes) != takes) {
+            p2p_store(&c->rx[i].ctl->takes, takes);
+        }
+    }
+}
+
 /* Makes a channel of a mapped link region, which it takes over, also on failure. */
 static int make_chan(struct p2p_port *port, struct vnf_map *map, struct p2p_region *region, unsigned side,
                      struct vnf_chan **chanp, struct p2p_error *err)
@@ -59,6 +71,7 @@ static int make_chan(struct p2p_port *port, struct vnf_map *map, struct p2p_regi
     for (unsigned i = 0; i < c->n_rx; i++) {
         p2p_cons_init(&c->rx[i], region, (side ? 0 : h->n_queues[0]) + i);
     }
+    say_takes(port, c);
     if (error) {
         p2p_fail(err, error, "out of memory for link %u", h->link_id);
         goto fail;
@@ -240,6 +253,11 @@ static void drop_torn(struct p2p_port *port, struct vnf_map *map, unsigned k, bo
     *answered = true;
 }
 
+void vnf_set_takes(struct p2p_port *port, uint32_t takes)
+{
+    p2p_store(&port->takes, takes);
+}
+
 bool vnf_words_run(struct p2p_port *port)
 {
     struct vnf_map *map = port->map;
@@ -253,6 +271,9 @@ bool vnf_words_run(struct p2p_port *port)
     for (unsigned k = 0; k < P2P_MAX_LINKS; k++) {
         if (map->chan[k] && p2p_region_torn(&map->chan[k]->region)) {
             drop_torn(port, map, k, &answered);
+        }
+        if (map->chan[k]) {
+            say_takes(port, map->chan[k]);
         }
         pending |= run_want(port, map, k, &answered);
     }

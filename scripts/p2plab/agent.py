@@ -7,13 +7,15 @@ import os
 from . import build, signals
 from .proc import Child, run
 from .unixctl import Unixctl
-from .waiting import wait_for
+from .waiting import LabError, wait_for
 
 
 class Agent:
-    def __init__(self, folder, ovs):
+    def __init__(self, folder, ovs, options=(), program=None):
         self.dir = folder
         self.ovs = ovs
+        self.options = list(options)
+        self.program = program
         self.log = os.path.join(folder, "p2plinkd.log")
         self.ctl = os.path.join(folder, "p2plinkd.ctl")
         self.child = None
@@ -22,13 +24,16 @@ class Agent:
     def start(self):
         with signals.shielded():
             self.child = Child("p2plinkd", [
-                build.agent("p2plinkd"), "--db=" + self.ovs.db, "--p2plink-socket=" + self.ovs.socket,
-                "--unixctl=" + self.ctl, "--log-file=" + self.log, "-vconsole:warn"],
+                self.program or build.agent("p2plinkd"), "--db=" + self.ovs.db, "--p2plink-socket=" + self.ovs.socket,
+                "--unixctl=" + self.ctl, "--log-file=" + self.log, "-vconsole:warn", *self.options],
                 env=self.ovs.env, log=os.path.join(self.dir, "p2plinkd.out"))
 
         def serving():
             self.child.check()
-            return os.path.exists(self.ctl)
+            try:
+                return self.appctl("version")
+            except LabError:
+                return None
         wait_for("p2plinkd's control socket", serving, 10)
 
     def stop(self):

@@ -17,15 +17,18 @@ MARKED_UDP_PORT = 7
 
 class Chain:
     """'source', 'sink' and 'forwarder' are arguments for the three programs; 'settings' are further ones for ovs-vsctl,
-    for each port by name."""
+    for each port by name; 'how' are further ones for Lab.vnf(), for each VNF by name.  A second chain in a lab has its own
+    bridge and 'first' port, and a 'prefix' for the names of its VNFs."""
 
     def __init__(self, lab, hops=2, *, bridge="br-lab", source=(), forwarder=(), sink=(), common=("--idle", "sleep"),
-                 settings=None, ready=90):
+                 settings=None, ready=90, first=1, prefix="", how=None):
         self.lab = lab
         self.ovs = lab.ovs
         self.bridge = bridge
         self.hops = hops
-        self.numbers = {f"dpdkr{i}": i for i in range(1, 2 * hops + 1)}
+        self.prefix = prefix
+        self.how = how or {}
+        self.numbers = {f"dpdkr{i}": i for i in range(first, first + 2 * hops)}
         self.names = {number: name for name, number in self.numbers.items()}
         self.retired = {name: {"packets": 0, "bytes": 0, "dropped": 0} for name in self.numbers}
         self.past = {}               # What earlier VNFs on a port had counted.
@@ -34,34 +37,33 @@ class Chain:
         self.ovs.add_bridge(bridge)
         for name, number in self.numbers.items():
             self.ovs.add_port(bridge, name, number, *(settings or {}).get(name, ()))
-        first, last = self.names[1], self.names[2 * hops]
-        self.source = self._vnf("source", "p2p-source", [first], [*common, "--receive", "--id", "1", *source])
+        ports = list(self.numbers)   # In order.
+        self.source = self._vnf("source", "p2p-source", ports[:1], [*common, "--receive", "--id", "1", *source])
         self.forwarders = [
-            self._vnf(f"forwarder{hop if hops > 2 else ''}", "p2p-forward",
-                      [self.names[2 * hop], self.names[2 * hop + 1]], [*common, "--retry", *forwarder])
+            self._vnf(f"forwarder{hop if hops > 2 else ''}", "p2p-forward", ports[2 * hop - 1:2 * hop + 1],
+                      [*common, "--retry", *forwarder])
             for hop in range(1, hops)]
-        self.sink = self._vnf("sink", "p2p-sink", [last], [*common, "--send", "--id", "2", *sink])
+        self.sink = self._vnf("sink", "p2p-sink", ports[-1:], [*common, "--send", "--id", "2", *sink])
         for vnf in self.vnfs:
             vnf.wait_ready(ready)
 
     def _vnf(self, name, program, ports, arguments):
-        vnf = self.lab.vnf(name, program, ports, arguments)
+        vnf = self.lab.vnf(self.prefix + name, program, ports, arguments, **self.how.get(name, {}))
         self.vnfs.append(vnf)
         for port in ports:
-            self.owner[port] = name
+            self.owner[port] = vnf.name
         return vnf
 
     def ways(self):
         """(name, sender, receiver, ports in order) of both directions."""
-        ports = [self.names[i] for i in range(1, 2 * self.hops + 1)]
-        return [("source to sink", "source", "sink", ports),
-                ("sink to source", "sink", "source", ports[::-1])]
+        ports, source, sink = list(self.numbers), self.source.name, self.sink.name
+        return [("source to sink", source, sink, ports), ("sink to source", sink, source, ports[::-1])]
 
     @property
     def links(self):
         """(from, to) of each direction of each link."""
-        pairs = [(self.names[i], self.names[i + 1]) for i in range(1, 2 * self.hops, 2)]
-        return [link for a, b in pairs for link in ((a, b), (b, a))]
+        ports = list(self.numbers)
+        return [link for a, b in zip(ports[::2], ports[1::2]) for link in ((a, b), (b, a))]
 
     #
     # Rules.

@@ -20,18 +20,23 @@ def accel():
 
 
 class GuestCarrier:
-    """'options' go to start-guest.sh."""
+    """'options' go to start-guest.sh; 'shell' is what the guest's shell runs, {} being the VNF with its arguments.  What
+    stands after 'options' goes to QEMU: a third serial port on which to tell that shell something (tell()), and a
+    monitor for others than p2plinkd."""
     kind = "guest"
 
-    def __init__(self, name, folder, options=(), wait=90):
+    def __init__(self, name, folder, options=(), wait=90, shell="exec {}"):
         self.name = name
         self.dir = folder
         self.options = list(options)
         self.wait = wait
+        self.shell = shell
         self.log = os.path.join(folder, name + ".start")
         self.console = os.path.join(folder, name + ".console")
         self.qmp = os.path.join(folder, name + ".qmp")
         self.tty = os.path.join(folder, name + ".tty")
+        self.bell = os.path.join(folder, name + ".bell")
+        self.monitor = os.path.join(folder, name + ".monitor")
         self.child = None
         self.sock = None
 
@@ -40,7 +45,9 @@ class GuestCarrier:
         with signals.shielded():
             self.child = Child(self.name, [
                 build.start_guest(), "--image", build.image(), "--dir", self.dir, "--name", self.name,
-                "--run", "exec " + inside, *self.options], log=self.log)
+                "--run", self.shell.replace("{}", inside), *self.options, "--",
+                "-chardev", f"socket,id=bell,path={self.bell},server=on,wait=off", "-serial", "chardev:bell",
+                "-qmp", f"unix:{self.monitor},server=on,wait=off"], log=self.log)
         wait_for(f"the serial port of guest {self.name}", self._connect, 60)
 
     def _connect(self):
@@ -98,8 +105,23 @@ class GuestCarrier:
         os.kill(self.qemu_pid(), signal.SIGKILL)
         self.child.popen.wait(20)
 
+    def tell(self, line):
+        """Writes a line to the third serial port, /dev/ttyS2."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(self.bell)
+            sock.sendall(line.encode() + b"\n")
+            time.sleep(0.1)  # QEMU takes in what a client has said only while it is there.
+
+    @property
+    def pid(self):
+        """QEMU's."""
+        return self.qemu_pid()
+
+    def signal(self, signum):
+        os.kill(self.qemu_pid(), signum)
+
     def qemu_pid(self):
-        found = re.search(r"\bpid=(\d+)", self.child.last_words())
+        found = re.findall(r"\bpid=(\d+)", self.child.last_words())
         if not found:
             raise LabError(f"guest {self.name} has not said what its pid is: {self.child.last_words()}")
-        return int(found.group(1))
+        return int(found[-1])

@@ -3,6 +3,7 @@
 
 The pool is raised by so many pages, and lowered by as many as came: several labs do not disturb each other."""
 
+import contextlib
 import fcntl
 
 KNOB = "/proc/sys/vm/nr_hugepages"
@@ -34,3 +35,13 @@ def change(pages):
             return total() - before
     except (OSError, ValueError):
         return 0
+
+
+@contextlib.contextmanager
+def no_free_pages():
+    """None is free, and none becomes free: what is given back leaves the pool, which is promised to be smaller."""
+    taken = change(-free() - 4)
+    try:
+        yield
+    finally:
+        change(-taken)

@@ -34,9 +34,10 @@ FINDING = re.compile(r"ERROR: \w+Sanitizer: .*|WARNING: ThreadSanitizer: .*|\S+:
 class Lab:
     """'vnf' is "process" or "guest": what VNFs are unless told otherwise.  'flavour' is the build of Open vSwitch,
     'other_config' goes to its Open_vSwitch row.  'huge_pages' is how many more are asked of the kernel; without any,
-    the switch takes tmpfs.  'preload' is a library put in front of vswitchd's."""
+    the switch takes tmpfs.  'preload' is a library put in front of vswitchd's; 'agent' are options for p2plinkd."""
 
-    def __init__(self, name, vnf="process", flavour="ovs", other_config=None, huge_pages=HUGE_PAGES, preload=None):
+    def __init__(self, name, vnf="process", flavour="ovs", other_config=None, huge_pages=HUGE_PAGES, preload=None,
+                 agent=()):
         self.name = name
         self.kind = vnf
         self.flavour = flavour
@@ -47,6 +48,7 @@ class Lab:
         self.dir = None
         self.ovs = None
         self.agent = None
+        self.agent_options = agent
         self.failed = False          # Somebody outside says so: keep the logs.
         self.stack = contextlib.ExitStack()
 
@@ -79,7 +81,7 @@ class Lab:
         self.stack.callback(self.ovs.stop)
         self.ovs.start()
         if self.kind == "guest":
-            self.agent = Agent(self.dir, self.ovs)
+            self.agent = Agent(self.dir, self.ovs, self.agent_options)
             self.stack.callback(self.agent.stop)
             self.agent.start()
 
@@ -113,15 +115,17 @@ class Lab:
                 self.keep_logs()
                 raise LabError(f"{name}: {found.group(0)}")
 
-    def vnf(self, name, program, ports, arguments=(), kind=None, wait=20, guest=(), owned=True):
+    def vnf(self, name, program, ports, arguments=(), kind=None, wait=20, guest=(), owned=True, shell="exec {}",
+            env=None):
         """Starts a VNF on 'ports'; it has yet to attach to them, see Vnf.wait_ready().  A process gives up after 'wait'
-        seconds.  'guest' are options for a guest; unless it is 'owned', OVSDB does not say that the ports are its."""
+        seconds, and 'env' is added to its environment.  'guest' are options for a guest, 'shell' is what it runs (see
+        guest.py); unless it is 'owned', OVSDB does not say that the ports are its."""
         if (kind or self.kind) == "guest":
-            carrier = GuestCarrier(name, self.dir, guest)
+            carrier = GuestCarrier(name, self.dir, guest, shell=shell)
             for port in ports if owned else ():
                 self.ovs.vsctl("set", "Interface", port, "external_ids:p2plink-qmp=" + carrier.qmp)
         else:
-            carrier = ProcessCarrier(name, self.dir, self.ovs.socket, wait)
+            carrier = ProcessCarrier(name, self.dir, self.ovs.socket, wait, env)
         vnf = Vnf(name, program, list(ports), list(arguments), carrier)
         self.stack.callback(vnf.stop)
         vnf.start()

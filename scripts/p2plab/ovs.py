@@ -2,6 +2,7 @@
 """A private Open vSwitch: its own database, sockets and logs in one folder, its own network namespace (the userspace
 datapath makes a tap device for each bridge, which nobody else should see), ended with the lab."""
 
+import contextlib
 import json
 import os
 import time
@@ -43,8 +44,9 @@ class Ovs:
         self.log = os.path.join(folder, "vswitchd.log")
         # Polling for ever would take the CPU from the VNFs, of which there are more than CPUs.
         self.other_config = {"pmd-cpu-mask": pmd_mask(), "pmd-maxsleep": "100", **(other_config or {})}
+        # OVS's programs do not care to free everything when they end.
         self.env = {**os.environ, "OVS_RUNDIR": folder, "OVS_DBDIR": folder, "OVS_SYSCONFDIR": folder,
-                    "OVS_LOGDIR": folder}
+                    "OVS_LOGDIR": folder, "ASAN_OPTIONS": "detect_leaks=0"}
         self.preload = preload
         self.server = self.vswitchd = None
         self.appctl = Unixctl(os.path.join(folder, "vswitchd.ctl"))
@@ -109,6 +111,13 @@ class Ovs:
         for name in os.listdir(self.dir):
             if name == "vswitchd.ctl" or name.endswith((".mgmt", ".snoop")):
                 os.unlink(os.path.join(self.dir, name))
+
+    def end_server(self, kindly):
+        """Ends ovsdb-server, by SIGTERM or by SIGKILL."""
+        (self.server.stop if kindly else self.server.kill)()
+        # Its being there is how start_server() knows that the next one is.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.dir, "db.sock"))
 
     def check(self):
         self.server.check()

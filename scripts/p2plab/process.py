@@ -13,22 +13,26 @@ from .waiting import LabError
 class ProcessCarrier:
     kind = "process"
 
-    def __init__(self, name, folder, socket, wait):
+    def __init__(self, name, folder, socket, wait, env=None):
         self.name = name
         self.log = os.path.join(folder, name + ".err")
         self.socket = socket
         self.wait = wait
+        self.env = env
         self.child = None
 
     def start(self, program, arguments):
         command = [build.vnf(program), *arguments, "--socket", self.socket, "--wait", str(self.wait)]
         with open(self.log, "ab") as err, signals.shielded():
             self.child = Child(self.name, command, log=self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=err)
+                               stderr=err, env={**os.environ, **self.env} if self.env else None)
 
     @property
     def pid(self):
         return self.child.pid
+
+    def signal(self, signum):
+        self.child.signal(signum)
 
     def send(self, data):
         try:

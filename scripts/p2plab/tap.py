@@ -25,7 +25,7 @@ class CheckFailed(Exception):
 
 class Story:
     def __init__(self, title):
-        self.n = self.failed = 0
+        self.n = self.failed = self.skipped = 0
         self.begin = time.monotonic()
         signals.install()
         print(f"# {title}", flush=True)
@@ -42,6 +42,7 @@ class Story:
 
     def skip(self, name, reason):
         self.n += 1
+        self.skipped += 1
         print(f"ok {self.n} {name} # SKIP {reason}", flush=True)
 
     @staticmethod

@@ -8,7 +8,7 @@ from .waiting import LabError
 
 
 class Unixctl:
-    def __init__(self, path, seconds=10):
+    def __init__(self, path, seconds=60):
         self.path = path
         self.seconds = seconds
         self.sock = None

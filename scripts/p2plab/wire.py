@@ -51,7 +51,8 @@ class Wire:
             self.sock.bind((far, 0))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 23)
         lab.stack.callback(self.sock.close)
-        lab.ovs.add_port(bridge, "p-" + name, ofport, "type=dpdk", f"options:dpdk-devargs=net_af_packet_{name},iface={name}")
+        lab.ovs.add_port(bridge, "p-" + name, ofport, "type=dpdk",
+                         f"options:dpdk-devargs=net_af_packet_{name},iface={name}")
 
 
 def frame(flow, udp_port, number):

@@ -93,6 +93,8 @@ static void take(struct ring *r, struct input *in)
     unsigned got = p2p_cons_take(&r->cons, upto, pkts, n, &bytes, &bad);
     CHECK(got <= n && (uint32_t)(r->cons.next - from) == got + bad);
     CHECK((uint32_t)(r->cons.next - from) <= (uint32_t)(upto - from));
+    CHECK((uint32_t)(r->cons.next - from) <= n + P2P_BAD_MAX);
+    CHECK(got == n || r->cons.next == upto || bad >= P2P_BAD_MAX);
     for (unsigned i = 0; i < got; i++) {
         check_pkt(r, &pkts[i]);
         sum += pkts[i].len;

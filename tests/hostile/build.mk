@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds the hostile VNF, and the switch with sanitizers that it is let loose on; run by tests/hostile/run, in the
-# project's root.
+# Builds the hostile VNF, also as a static program for a guest, and the switch with sanitizers that it is let loose on;
+# run by tests/hostile/run, in the project's root.
 
 OUT := build/hostile
 CC := gcc
@@ -14,7 +14,7 @@ MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(OUT)/hostile $(OUT)/plant
+all: $(OUT)/hostile $(OUT)/guest/p2p-hostile $(OUT)/plant
 
 $(OUT)/plain/%.o: libp2plink/src/%.c tests/hostile/build.mk
 	@mkdir -p $(@D); echo "  CC      $@"
@@ -27,6 +27,10 @@ $(OUT)/asan/%.o: libp2plink/src/%.c tests/hostile/build.mk
 $(OUT)/hostile: tests/hostile/hostile.c $(LIB_SRC:libp2plink/src/%.c=$(OUT)/plain/%.o)
 	@echo "  LD      $@"
 	@$(CC) $(FLAGS) -O2 -MMD -MP -MF $(OUT)/plain/main.d -o $@ $(filter %.c %.o,$^) -lurcu-bp
+
+$(OUT)/guest/p2p-hostile: tests/hostile/hostile.c $(LIB_SRC:libp2plink/src/%.c=$(OUT)/plain/%.o)
+	@mkdir -p $(@D); echo "  LD      $@"
+	@$(CC) -static $(FLAGS) -O2 -MMD -MP -MF $(OUT)/plain/guest.d -o $@ $(filter %.c %.o,$^) -lurcu-bp -lurcu-common
 
 $(OUT)/obj/%.o: tests/hostile/%.c tests/hostile/build.mk
 	@mkdir -p $(@D); echo "  CC      $@"

@@ -2,39 +2,48 @@
 /*
  * A VNF that attaches to a port as it should, and then does its worst.
  *
- *   hostile --port NAME --socket PATH [--seconds N] [--seed N] [--holes] [--flood] [--pause US]
+ *   hostile --port NAME [--socket PATH | --attach pci] [--seconds N] [--seed N] [--holes] [--flood] [--pause US]
+ *   hostile --port NAME --socket PATH --tear port|link
  *
  * By turns, each for a random fraction of a second, it behaves well (sends, receives, gives back), or writes random
  * values over its own port region and the link regions that it has been given: indices, descriptors, epochs and cuts,
- * gates, modes, acknowledgements, sessions, counters, headers, or just anything anywhere.  It keeps what it has
- * mapped when a link is over, and goes on writing there.  With --holes it also takes memory out of the regions, with
- * --flood it sends nonsense to the switch's socket.  It uses the library for what a good VNF does, and its private
- * headers for the rest. Ends after N seconds, or at SIGTERM; prints what it has done as one line of JSON.  --pause is
- * how long it rests after each few thousand writes: it is the damage that counts, not the heat.
+ * gates, modes, acknowledgements, sessions, counters, headers, or just anything anywhere; or it hangs up and comes
+ * anew.  It keeps what it has mapped when a link is over, and goes on writing there.  Of some regions it only keeps the
+ * descriptors, to see at the end how much memory that has left it with.  With --holes it also takes memory out of the
+ * regions, with --flood it sends nonsense to the switch's socket.  With --tear it behaves well until SIGUSR1, then
+ * takes all memory out of its port region, or its newest link region, and does nothing more: who is next to touch it
+ * will have to find some.
+ *
+ * It uses the library for what a good VNF does, and its private headers for the rest.  Runs on the host, and with
+ * "--attach pci" in a guest.  Ends after N seconds, or at SIGTERM; prints what it has done as one line of JSON.
+ * --pause is how long it rests after each few thousand writes: it is the damage that counts, not the heat.
  */
 #include <errno.h>
 #include <getopt.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <p2plink/control.h>
 #include "rcu.h"
+#include "sigbus.h"
 #include "sock.h"
 #include "vnf.h"
 
-#define VIEWS 16 /* Regions that it keeps mapped. */
-#define HUGE_PAGE (2u << 20)
+#define VIEWS 16    /* Regions that it keeps mapped. */
+#define HOARD 16384 /* Descriptors that it keeps. */
+#define N_KNOWN 64
 
 struct view {
     uint8_t *base;
     size_t size;
+    int watch; /* A device may be pulled out under it. */
     struct p2p_region_header hdr;
 };
 
@@ -43,10 +52,15 @@ static struct view view[VIEWS];     /* The newest port region and link regions a
 static unsigned next_view;
 static int current_port = -1;       /* Index of the present port region's view. */
 static uint64_t seed = 1;
-static bool holes, flood;
+static bool holes, flood, in_guest;
+static const char *tear;
 static unsigned pause_us = 200;
 static const char *socket_path;
-static volatile sig_atomic_t stop;
+static uint64_t known_generation[N_KNOWN];
+static unsigned n_known;
+static int hoard[HOARD];
+static unsigned hoarded;
+static volatile sig_atomic_t stop, told_to_tear;
 static struct {
     uint64_t writes, turns, packets, received, attaches, links, messages, holes;
 } done;
@@ -78,8 +92,8 @@ static void rest(void)
 
 static bool known(uint64_t generation)
 {
-    for (unsigned i = 0; i < VIEWS; i++) {
-        if (view[i].base && view[i].hdr.generation == generation) {
+    for (unsigned i = 0; i < N_KNOWN; i++) {
+        if (known_generation[i] == generation) {
             return true;
         }
     }
@@ -88,24 +102,20 @@ static bool known(uint64_t generation)
 
 static void add_view(int fd, const struct p2p_region_header *h)
 {
+    next_view = (next_view + ((int)next_view == current_port)) % VIEWS;
     struct view *v = &view[next_view];
     void *base = mmap(NULL, h->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
     if (base == MAP_FAILED) {
         return;
     }
-    if (v->base) {
+    if (v->base) { /* The oldest. */
+        p2p_sigbus_forget(v->watch);
         munmap(v->base, v->size);
     }
-    if (current_port == (int)next_view) {
-        current_port = -1;
-    }
-    *v = (struct view) { .base = base, .size = h->size, .hdr = *h };
-    if (h->link_id) {
-        done.links++;
-    } else {
+    *v = (struct view) { .base = base, .size = h->size, .watch = p2p_sigbus_watch(base, h->size), .hdr = *h };
+    if (!h->link_id) {
         current_port = (int)next_view;
-        done.attaches++;
     }
     next_view = (next_view + 1) % VIEWS;
 }
@@ -134,10 +144,29 @@ static void look_around(void)
     p2p_rcu_unlock();
     for (unsigned i = 0; i < n; i++) {
         if (fd[i] >= 0 && !known(h[i].generation)) {
+            known_generation[n_known++ % N_KNOWN] = h[i].generation;
+            done.attaches += !h[i].link_id;
+            done.links += h[i].link_id != 0;
+            if (!tear && (h[i].link_id ? rnd() % 2 : rnd() % 4 == 0) && hoarded < HOARD) {
+                hoard[hoarded++] = fd[i];
+                continue;
+            }
             add_view(fd[i], &h[i]);
         }
         close(fd[i]);
     }
+}
+
+/* Of the regions that it only keeps. */
+static uint64_t kept_kb(void)
+{
+    uint64_t sum = 0;
+    struct stat st;
+
+    for (unsigned i = 0; i < hoarded; i++) {
+        sum += fstat(hoard[i], &st) ? 0 : (uint64_t)st.st_blocks / 2;
+    }
+    return sum;
 }
 
 static struct view *any_view(void)
@@ -203,8 +232,9 @@ static void descriptors(struct view *v)
         struct p2p_desc *d = &desc[(head + i) % g->n_desc];
         uint32_t len = (uint32_t)(rnd() % 3 ? rnd() % 2000 : rnd());
         p2p_store(&d->len, len);
+        p2p_store(&d->flags, (uint32_t)rnd());
         p2p_store(&d->off, (uint32_t)(rnd() % 3 ? g->data_size - len + rnd() % 3 : rnd()));
-        done.writes += 2;
+        done.writes += 3;
     }
     p2p_store_release(&ctl->head, head + n);
 }
@@ -259,49 +289,14 @@ static void counters(struct view *v)
     }
 }
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
-#define GRABBED 600
-
-static atomic_bool grabbing;
-
-/* Takes all huge pages that are there, and each that becomes free, as long as 'grabbing' says so. */
-static void *grab_main(void *arg)
-{
-    static uint8_t *room;
-
-    (void)arg;
-    room = mmap(NULL, (size_t)GRABBED * HUGE_PAGE, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0);
-    while (room != MAP_FAILED) {
-        unsigned n = 0;
-        while (atomic_load(&grabbing) && n < GRABBED) {
-            n += !madvise(room + (size_t)n * HUGE_PAGE, HUGE_PAGE, MADV_POPULATE_WRITE);
-        }
-        if (n) {
-            (void)madvise(room, (size_t)n * HUGE_PAGE, MADV_DONTNEED);
-        }
-        usleep(1000);
-    }
-    return NULL;
-}
-
-/* Takes the memory out of a region while somebody else waits for it, so that the next one who touches the region finds
- * none. */
+/* Takes memory out of a region: whoever looks there next finds zeros. */
 static void punch(struct view *v)
 {
-    if (!holes || rnd() % 1000) {
-        return;
+    if (holes && rnd() % 1000 == 0) {
+        size_t page = rnd() % 2 ? v->size : 4096;
+        (void)madvise(v->base + rnd() % (v->size / page) * page, page, MADV_REMOVE);
+        done.holes++;
     }
-    atomic_store(&grabbing, true);
-    usleep(20000);
-    (void)madvise(v->base, v->size, MADV_REMOVE);
-    done.holes++;
-    usleep(20000);
-    atomic_store(&grabbing, false);
-    usleep(5000);
 }
 
 typedef void attack_func(struct view *);
@@ -315,6 +310,9 @@ static void attack(uint64_t until)
     attack_func *one = attacks[rnd() % N_ATTACKS];
     bool mixed = rnd() % 2;
 
+    if (rnd() % 4 == 0) {
+        (void)shutdown(port->sock, SHUT_RDWR); /* The library comes anew, and gets other memory. */
+    }
     while (!stop && now_ms() < until) {
         for (unsigned i = 0; i < 2000; i++) {
             struct view *v = any_view();
@@ -324,6 +322,10 @@ static void attack(uint64_t until)
         }
         rest();
         look_around();
+    }
+    if (in_guest && current_port >= 0) {
+        /* Which device is the port's, its own library could not tell any more. */
+        memcpy(view[current_port].base, &view[current_port].hdr, sizeof view[current_port].hdr);
     }
 }
 
@@ -395,10 +397,39 @@ static void flood_socket(uint64_t until)
     }
 }
 
+/* Behaves well until it is told to tear, takes the memory out, and is still. */
+static void tear_region(void)
+{
+    bool link = !strcmp(tear, "link");
+    struct view *v = NULL;
+
+    while (!stop && !told_to_tear) {
+        behave(now_ms() + 10);
+    }
+    look_around();
+    for (unsigned i = 0; i < VIEWS; i++) {
+        if (view[i].base && (view[i].hdr.link_id != 0) == link
+            && (!v || view[i].hdr.generation > v->hdr.generation)) {
+            v = &view[i];
+        }
+    }
+    if (!stop) {
+        int error = !v ? ENOENT : madvise(v->base, v->size, MADV_REMOVE) ? errno : 0;
+        printf("{\"event\":\"torn\",\"error\":%d}\n", error);
+        fflush(stdout);
+    }
+    while (!stop) {
+        rest();
+    }
+}
+
 static void on_signal(int sig)
 {
-    (void)sig;
-    stop = 1;
+    if (sig == SIGUSR1) {
+        told_to_tear = 1;
+    } else {
+        stop = 1;
+    }
 }
 
 static void no_log(void *aux, enum p2p_log_level level, const char *message)
@@ -410,7 +441,8 @@ static void no_log(void *aux, enum p2p_log_level level, const char *message)
 
 static int usage(void)
 {
-    fprintf(stderr, "hostile --port NAME --socket PATH [--seconds N] [--seed N] [--holes] [--flood] [--pause US]\n");
+    fprintf(stderr, "hostile --port NAME [--socket PATH | --attach pci] [--seconds N] [--seed N] [--holes] [--flood]\n"
+            "        [--pause US] [--tear port|link]\n");
     return 2;
 }
 
@@ -420,9 +452,10 @@ int main(int argc, char **argv)
         { "port", required_argument, NULL, 'p' }, { "socket", required_argument, NULL, 's' },
         { "seconds", required_argument, NULL, 't' }, { "seed", required_argument, NULL, 'r' },
         { "pause", required_argument, NULL, 'u' }, { "holes", no_argument, NULL, 'h' },
-        { "flood", no_argument, NULL, 'f' }, { NULL, 0, NULL, 0 },
+        { "flood", no_argument, NULL, 'f' }, { "attach", required_argument, NULL, 'a' },
+        { "tear", required_argument, NULL, 'T' }, { NULL, 0, NULL, 0 },
     };
-    struct p2p_port_config cfg = { .attach = P2P_ATTACH_SOCKET, .wait_ms = 10000, .log = no_log };
+    struct p2p_port_config cfg = { .attach = P2P_ATTACH_SOCKET, .wait_ms = 30000, .log = no_log };
     uint64_t seconds = 10;
     struct p2p_error err;
 
@@ -435,25 +468,30 @@ int main(int argc, char **argv)
         case 'u': pause_us = (unsigned)strtoul(optarg, NULL, 0); break;
         case 'h': holes = true; break;
         case 'f': flood = true; break;
+        case 'a': cfg.attach = strcmp(optarg, "pci") ? P2P_ATTACH_SOCKET : P2P_ATTACH_PCI; break;
+        case 'T': tear = optarg; break;
         default: return usage();
         }
     }
-    if (!cfg.name || !cfg.socket) {
+    if (!cfg.name || (cfg.attach == P2P_ATTACH_SOCKET && !cfg.socket)) {
         return usage();
     }
+    in_guest = cfg.attach == P2P_ATTACH_PCI;
+    struct rlimit files = { HOARD + 1024, HOARD + 1024 };
+    (void)setrlimit(RLIMIT_NOFILE, &files);
     struct sigaction sa = { .sa_handler = on_signal };
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGUSR1, &sa, NULL);
     if (p2p_port_open(&cfg, &port, &err)) {
         fprintf(stderr, "hostile: %s\n", err.text);
         return 1;
     }
-    pthread_t grabber;
-    if (holes && pthread_create(&grabber, NULL, grab_main, NULL)) {
-        return 1;
-    }
     printf("{\"event\":\"ready\"}\n");
     fflush(stdout);
+    if (tear) {
+        tear_region();
+    }
 
     for (uint64_t end = now_ms() + seconds * 1000; !stop && now_ms() < end; done.turns++) {
         uint64_t until = now_ms() + 5 + rnd() % 300;
@@ -467,10 +505,11 @@ int main(int argc, char **argv)
         }
     }
     printf("{\"event\":\"done\",\"writes\":%llu,\"turns\":%llu,\"packets\":%llu,\"received\":%llu,\"attaches\":%llu,"
-           "\"links\":%llu,\"messages\":%llu,\"holes\":%llu}\n",
+           "\"links\":%llu,\"messages\":%llu,\"holes\":%llu,\"hoarded\":%u,\"kept_kb\":%llu}\n",
            (unsigned long long)done.writes, (unsigned long long)done.turns, (unsigned long long)done.packets,
            (unsigned long long)done.received, (unsigned long long)done.attaches, (unsigned long long)done.links,
-           (unsigned long long)done.messages, (unsigned long long)done.holes);
+           (unsigned long long)done.messages, (unsigned long long)done.holes, hoarded,
+           (unsigned long long)kept_kb());
     fflush(stdout);
     _exit(0); /* Without a word to the switch, as such do. */
 }

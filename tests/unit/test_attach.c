@@ -16,7 +16,9 @@
 #include <unistd.h>
 #include "atomics.h"
 #include "rawclient.h"
+#include "ring.h"
 #include "sock.h"
+#include "sw.h"
 
 static void assert_says(const char *text, const char *word)
 {
@@ -220,7 +222,7 @@ static void switch_that_is_none(void **state)
         { hello_too_new, NULL, -EPROTO, "speaks control version 99" },
         { hello_hangs_up, NULL, -ECONNRESET, "no answer from the switch" },
         { hello_silence, NULL, -ETIMEDOUT, "no answer from the switch" },
-        { hello_right, attach_no_region, -EPROTO, "answer 3 to an attach" },
+        { hello_right, attach_no_region, -EMFILE, "descriptor has not come" },
         { hello_right, attach_no_memory, -EPROTO, "too small" },
         { hello_right, attach_other_port, -EPROTO, "the region is of port other, not a" },
         { hello_right, attach_other_generation, -EPROTO, "has been replaced" },
@@ -923,6 +925,184 @@ static void packets_kept_for_ever(void **state)
     assert_all_in_order(b);
 }
 
+/*
+ * Memory that VNFs do not let go.
+ */
+
+/* Bytes of memory behind a file. */
+static uint64_t memory_of(int fd)
+{
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+/* Two VNFs played by the test, linked by a region whose descriptor is returned. */
+static int link_raw_vnfs(struct raw_vnf *a, struct raw_vnf *b)
+{
+    target(0, 1);
+    while (info_of(0).state != P2P_LINK_DIRECT) {
+        raw_vnf_obey(a, 2);
+        raw_vnf_obey(b, 2);
+    }
+    raw_vnf_take_link(a);
+    return dup(a->link.fd);
+}
+
+/* A process that attaches again and again, and keeps what it has mapped. */
+static void kept_port_regions(void **state)
+{
+    enum { N = SW_FORMER_MAX + 5 };
+    int fd[N];
+    struct raw_vnf v;
+    (void)state;
+
+    fixture_start(1);
+    for (unsigned i = 0; i < N; i++) {
+        raw_vnf_attach(&v, fx.tb.socket, "a");
+        fd[i] = dup(v.region.fd);
+        assert_int_equal(memory_of(fd[i]), v.region.size);
+        raw_vnf_detach(&v);
+        assert_true(testbed_wait_attached(&fx.tb, 0, false));
+    }
+    /* The last one is still the port's; those before may be about to be read, and the oldest are empty. */
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(memory_of(fd[i]) != 0, i >= N - 1 - SW_FORMER_MAX);
+    }
+    pthread_mutex_lock(&fx.tb.sw->mutex);
+    fx.tb.sw->former_ms = 1;
+    pthread_mutex_unlock(&fx.tb.sw->mutex);
+    raw_vnf_attach(&v, fx.tb.socket, "a");
+    wait_for(!memory_of(fd[N - 1]));
+    raw_vnf_detach(&v);
+    for (unsigned i = 0; i < N; i++) {
+        close(fd[i]);
+    }
+}
+
+/* What a process had that has ended, nobody is about to read; somebody it knew might keep it. */
+static void kept_for_a_dead_process(void **state)
+{
+    struct raw_vnf v;
+    (void)state;
+
+    fixture_start(1);
+    pid_t child = child_add("a");
+    assert_true(testbed_wait_attached(&fx.tb, 0, true));
+    int fd = dup(fx.tb.port[0].port->region->region.fd);
+    child_remove(child);
+    assert_true(testbed_wait_attached(&fx.tb, 0, false));
+    assert_true(memory_of(fd) > 0);
+    raw_vnf_attach(&v, fx.tb.socket, "a");
+    assert_int_equal(memory_of(fd), 0);
+    raw_vnf_detach(&v);
+    close(fd);
+}
+
+/* A VNF that says that it has unmapped a link region, and has not. */
+static void kept_link_region(void **state)
+{
+    struct raw_vnf a, b;
+    (void)state;
+
+    fixture_start(2);
+    raw_vnf_attach(&a, fx.tb.socket, "a");
+    raw_vnf_attach(&b, fx.tb.socket, "b");
+    int fd = link_raw_vnfs(&a, &b);
+    assert_int_equal(memory_of(fd), a.link.size);
+    target(0, -1);
+    uint64_t until = testbed_now_ms() + RAW_PATIENCE_MS;
+    while (memory_of(fd) && testbed_now_ms() < until) {
+        raw_vnf_obey(&a, 2);
+        raw_vnf_obey(&b, 2);
+    }
+    assert_int_equal(memory_of(fd), 0);
+    assert_string_equal(info_of(0).last_error, ""); /* It has not been taken away by force. */
+    raw_vnf_detach(&a);
+    raw_vnf_detach(&b);
+    close(fd);
+}
+
+/* VNFs that hang up may be about to read, so they keep the last link regions, and not those before. */
+static void kept_link_regions_of_vnfs_that_hang_up(void **state)
+{
+    enum { N = SW_FORMER_MAX / 2 + 2 };
+    struct raw_vnf a, b;
+    int link[N], port[N];
+    (void)state;
+
+    fixture_start(2);
+    for (unsigned i = 0; i < N; i++) {
+        raw_vnf_attach(&a, fx.tb.socket, "a");
+        raw_vnf_attach(&b, fx.tb.socket, "b");
+        link[i] = link_raw_vnfs(&a, &b);
+        port[i] = dup(a.region.fd);
+        raw_vnf_detach(&a);
+        assert_true(testbed_wait_attached(&fx.tb, 0, false));
+        target(0, -1);
+        raw_vnf_obey(&b, 50);
+        assert_true(memory_of(link[i]) > 0);
+        assert_true(memory_of(port[i]) > 0);
+        raw_vnf_detach(&b);
+        assert_true(testbed_wait_attached(&fx.tb, 1, false));
+    }
+    unsigned kept = 0;
+    for (unsigned i = 0; i < N; i++) {
+        kept += (memory_of(link[i]) != 0) + (memory_of(port[i]) != 0);
+        close(link[i]);
+        close(port[i]);
+    }
+    assert_in_range(kept, 2, SW_FORMER_MAX + 1);
+    assert_true(2 * N > SW_FORMER_MAX + 1);
+}
+
+/* A peer that fills its ring with descriptors out of bounds: no burst goes through all of them, and what comes after
+ * them comes. */
+static void peer_with_many_bad_descriptors(void **state)
+{
+    struct raw_vnf a;
+    struct p2p_port_stats stats;
+    struct p2p_pkt pkt;
+    (void)state;
+
+    fixture_start(2);
+    raw_vnf_attach(&a, fx.tb.socket, "a");
+    struct p2p_port *b = vnf_open("b");
+    target(0, 1);
+    while (info_of(0).state != P2P_LINK_DIRECT) {
+        raw_vnf_obey(&a, 2);
+    }
+    raw_vnf_take_link(&a);
+    const struct p2p_ring_geometry *g = &a.link.hdr.ring[strcmp(a.link.hdr.name[0], "a") ? 1 : 0];
+    struct p2p_ring_ctl *ctl = p2p_region_at(&a.link, g->ctl_off);
+    struct p2p_desc *desc = p2p_region_at(&a.link, g->desc_off);
+    uint64_t start = p2p_epoch_word(1, p2p_load(&((struct p2p_ring_ctl *)p2p_region_at(
+        &a.region, a.region.hdr.ring[0].ctl_off))->head));
+
+    uint32_t head = p2p_load(&ctl->head);
+    for (uint32_t i = 0; i < g->n_desc; i++) {
+        desc[(head + i) % g->n_desc] = (struct p2p_desc) { .len = i + 1 == g->n_desc ? 64 : UINT32_MAX };
+    }
+    p2p_store(&ctl->start, start);
+    p2p_store_release(&ctl->head, head + g->n_desc);
+    p2p_store_release(&a.vnf->txq[0].start, start);
+    unsigned got = 0, empty = 0;
+    for (uint64_t until = testbed_now_ms() + RAW_PATIENCE_MS; !got && testbed_now_ms() < until;) {
+        p2p_port_get_stats(b, &stats);
+        uint64_t before = stats.rx_bad;
+        got = p2p_rx_burst(b, 0, &pkt, 1);
+        p2p_port_get_stats(b, &stats);
+        assert_in_range(stats.rx_bad - before, 0, 1 + P2P_BAD_MAX);
+        empty += stats.rx_bad != before && !got;
+    }
+    assert_int_equal(got, 1);
+    assert_int_equal(pkt.len, 64);
+    assert_int_equal(stats.rx_bad, g->n_desc - 1);
+    assert_in_range(empty, 1, g->n_desc);
+    p2p_rx_release(b, 0);
+    raw_vnf_detach(&a);
+}
+
 int main(int argc, char **argv)
 {
     child_main(argc, argv);
@@ -951,6 +1131,11 @@ int main(int argc, char **argv)
         T(packets_kept_while_the_port_is_replaced),
         T(packets_in_hand_when_the_peer_goes),
         T(packets_kept_for_ever),
+        T(peer_with_many_bad_descriptors),
+        T(kept_port_regions),
+        T(kept_for_a_dead_process),
+        T(kept_link_region),
+        T(kept_link_regions_of_vnfs_that_hang_up),
     };
     return cmocka_run_group_tests_name("attach", tests, NULL, NULL);
 }

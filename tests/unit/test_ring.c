@@ -437,6 +437,31 @@ static void hostile_descriptors_are_skipped(void **state)
     rig_down(&g);
 }
 
+/* A ring as long as can be, full of descriptors that are refused: each call looks at some of them only. */
+static void many_bad_descriptors(void **state)
+{
+    enum { N = 1 << 20 };
+    struct rig g;
+    struct p2p_pkt pkts[32];
+    (void)state;
+
+    rig_up(&g, N, 1 << 20, 0);
+    for (uint32_t i = 0; i < N; i++) {
+        g.desc[i] = (struct p2p_desc) { .len = i == N - 1 ? 64 : 1 };
+    }
+    p2p_store_release(&g.ctl->head, N);
+    unsigned calls = 0, got = 0;
+    for (; waiting(&g); calls++) {
+        uint32_t before = g.cons.next;
+        got += p2p_cons_take(&g.cons, p2p_cons_head(&g.cons), pkts, 32, &g.bytes_out, &g.bad);
+        assert_in_range(g.cons.next - before, 1, 32 + P2P_BAD_MAX);
+    }
+    assert_int_equal(got, 1); /* None is passed over. */
+    assert_int_equal(g.bad, N - 1);
+    assert_in_range(calls, N / (32 + P2P_BAD_MAX), N / P2P_BAD_MAX);
+    rig_down(&g);
+}
+
 /* A data area that is smaller than the longest frame must not be believed to hold one. */
 static void frame_longer_than_the_data_area(void **state)
 {
@@ -652,6 +677,7 @@ int main(void)
         cmocka_unit_test(bad_consumer_index_is_ignored),
         cmocka_unit_test(bad_producer_index_is_ignored),
         cmocka_unit_test(hostile_descriptors_are_skipped),
+        cmocka_unit_test(many_bad_descriptors),
         cmocka_unit_test(frame_longer_than_the_data_area),
         cmocka_unit_test(consumer_that_scribbles),
         cmocka_unit_test(random_operations_against_a_model),

@@ -82,12 +82,18 @@ static_assert(sizeof(struct p2p_region_header) <= P2P_PAGE, "ABI");
 struct p2p_desc {
     uint32_t off;   /* Of the first byte, from the ring's data_off. */
     uint32_t len;   /* Bytes. */
-    uint32_t flags; /* P2P_DESC_*.  0 for now. */
+    uint32_t flags; /* P2P_DESC_*. */
     uint32_t hash;  /* Symmetric or not, the sender's RSS hash, valid with P2P_DESC_HASH. */
 };
 static_assert(sizeof(struct p2p_desc) == 16, "ABI");
 
 #define P2P_DESC_HASH UINT32_C(0x1)
+/* The checksum of this IPv4 or IPv6 packet's TCP or UDP is not there yet.  Only in a direct ring, and only if its
+ * consumer says P2P_TAKES_CSUM: the packet comes straight from its sender's memory, and perhaps goes no further. */
+#define P2P_DESC_CSUM UINT32_C(0x2)
+
+/* What the consumer of a direct ring can deal with; 0: plain packets only. */
+#define P2P_TAKES_CSUM UINT32_C(0x1)
 
 /* Single-producer single-consumer ring.  Indices run freely over 32 bits and may wrap: 'n_desc' divides 2^32, so that
  * index modulo n_desc stays right across the wrap and (head - tail) is always the number of packets in the ring.
@@ -97,11 +103,15 @@ struct p2p_ring_ctl {
     uint32_t head;      /* Where it writes next. */
     uint32_t pad0;
     uint64_t start;     /* Direct rings: the sender's copy of its 'start' word, for the receiver. */
-    uint8_t pad1[112];
+    uint8_t pad1[48];
+    uint32_t wake;      /* Not 0: the consumer sleeps on this word (futex).  Set by it, which is rare, so that the line
+                         * stays with the producer; cleared by the producer, who then wakes it. */
+    uint8_t pad3[60];
     /* Written by the consumer. */
     uint32_t tail;      /* Where it reads next: what lies before it has been received. */
     uint32_t freed;     /* What lies before it may be overwritten.  tail - freed packets are still being looked at. */
-    uint8_t pad2[120];
+    uint32_t takes;     /* P2P_TAKES_*. */
+    uint8_t pad2[116];
 };
 static_assert(sizeof(struct p2p_ring_ctl) == 256, "ABI");
 
@@ -233,8 +243,8 @@ static_assert(sizeof(struct p2p_vnf_page) <= P2P_PAGE, "ABI");
 #define P2P_PCI_DEVICE 0x1110u
 #define P2P_PCI_BAR 2
 /* In the header type of its configuration space, the device of a port region has the multi-function bit (QEMU's
- * multifunction=on), that of a link region has not.  All that lies in a link region, its header too, can be written by the
- * peer, who must not be able to pass it off as a port region; this bit is the host's alone. */
+ * multifunction=on), that of a link region has not.  All that lies in a link region, its header too, can be written by
+ * the peer, who must not be able to pass it off as a port region; this bit is the host's alone. */
 #define P2P_PCI_HEADER_TYPE 0x0e
 #define P2P_PCI_PORT_BIT 0x80u
 

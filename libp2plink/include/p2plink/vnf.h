@@ -78,6 +78,10 @@ P2P_EXPORT void p2p_port_close(struct p2p_port *port);
 P2P_EXPORT void p2p_port_get_info(const struct p2p_port *port, struct p2p_port_info *info);
 P2P_EXPORT void p2p_port_get_stats(const struct p2p_port *port, struct p2p_port_stats *stats);
 
+/* A file descriptor that becomes readable when p2p_port_get_info() may have something new to tell: an eventfd, to be
+ * read (8 bytes; it does not block) before asking.  The library's own: not to be closed. */
+P2P_EXPORT int p2p_port_event_fd(const struct p2p_port *port);
+
 /* Sends up to 'n' packets on transmit queue 'queue', in order, and returns how many were accepted; those are copied and
  * the caller may reuse its memory.  Fewer than 'n' means that the ring is full (or nobody is attached): the rest stays
  * with the caller, who may try again or drop.  A packet of impossible length ends the burst: it is never accepted. */
@@ -90,6 +94,17 @@ P2P_EXPORT unsigned p2p_rx_burst(struct p2p_port *port, unsigned queue, struct p
 /* Gives back all packets that p2p_rx_burst() has handed out for 'queue'.  Until then their place in the ring is not
  * free, and a link that ends has to wait for it, up to a time limit, after which they read as zeros. */
 P2P_EXPORT void p2p_rx_release(struct p2p_port *port, unsigned queue);
+
+/* Asks to be told, once, when there may be something to receive on 'queue': then, or at once if there is already, 8
+ * bytes are written to the eventfd 'fd', which must stay open until that, or until p2p_rx_disarm().  For VNFs that
+ * sleep when they have nothing to do: receive until there is nothing, release, arm, wait for 'fd' to become readable,
+ * read it, and receive again; it may become readable for nothing.  Whoever sends pays with a system call for the first
+ * packet.
+ *
+ * -ENOTSUP in a guest, which nobody outside can wake, and on kernels before 5.16.  A packet from a peer in a guest may
+ * take 10 ms to be told of. */
+P2P_EXPORT int p2p_rx_arm(struct p2p_port *port, unsigned queue, int fd);
+P2P_EXPORT void p2p_rx_disarm(struct p2p_port *port, unsigned queue);
 
 #ifdef __cplusplus
 }
