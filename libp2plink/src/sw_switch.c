@@ -28,7 +28,7 @@ void p2p_switch_config_init(struct p2p_switch_config *cfg)
         .use_hugepages = true,
         .hold_max_ms = 1000,
         .linger_ms = 2000,
-        .drain_ms = 1000,
+        .drain_ms = 5000,
         .answer_ms = 2000,
         .plug_ms = 10000,
         .heartbeat_ms = 3000,

@@ -38,6 +38,8 @@ struct vnf_chan {
     struct p2p_prod tx[P2P_MAX_QUEUES];   /* By our transmit queue. */
     struct p2p_cons rx[P2P_MAX_QUEUES];   /* By the peer's transmit queue. */
     uint32_t passed[P2P_MAX_QUEUES];      /* Epoch whose b_cut our normal ring has passed.  Its rx thread's. */
+    bool ending;                          /* No more than 'last' is to be received.  The control thread's. */
+    uint32_t last[P2P_MAX_QUEUES];        /* The heads of 'rx' when that began. */
 };
 
 struct vnf_txq {

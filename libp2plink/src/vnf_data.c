@@ -130,6 +130,9 @@ static void look(struct vnf_map *map, struct vnf_rxq *rq, struct vnf_chan **chan
     for (unsigned i = queue; chan && i < chan->n_rx; i += map->n_rxq) {
         struct p2p_cons *d = &chan->rx[i];
         uint32_t upto = p2p_cons_head(d);
+        if (p2p_unlikely(p2p_load_acquire(&chan->ending)) && (int32_t)(upto - chan->last[i]) > 0) {
+            upto = (int32_t)(chan->last[i] - d->next) > 0 ? chan->last[i] : d->next;
+        }
         uint64_t start = p2p_load_acquire(&d->ctl->start);
         uint64_t gate = p2p_load_acquire(&map->sw->gate[i]);
         uint32_t epoch = p2p_word_epoch(start);

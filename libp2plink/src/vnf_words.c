@@ -116,12 +116,23 @@ static void hide_chan(struct vnf_map *map, struct vnf_chan *c)
     }
 }
 
+/* The sender has left: an honest one, which has said so before we were asked to drain, puts nothing more into the
+ * channel, and what another one goes on to put there is not received.  Else it could keep its link, and others from us. */
+static void chan_begin_end(struct vnf_chan *c)
+{
+    if (!c->ending) {
+        for (unsigned i = 0; i < c->n_rx; i++) {
+            c->last[i] = p2p_load_acquire(&c->rx[i].ctl->head);
+        }
+        p2p_store_release(&c->ending, true);
+    }
+}
+
 /* Received, and not looked at any more. */
 static bool chan_drained(const struct vnf_chan *c)
 {
     for (unsigned i = 0; i < c->n_rx; i++) {
-        const struct p2p_ring_ctl *ctl = c->rx[i].ctl;
-        if (p2p_load_acquire(&ctl->freed) != p2p_load_acquire(&ctl->head)) {
+        if ((int32_t)(p2p_load_acquire(&c->rx[i].ctl->freed) - c->last[i]) < 0) {
             return false;
         }
     }
@@ -210,6 +221,7 @@ static bool run_rx_link(struct vnf_map *map, bool *answered)
         if (!c) {
             return true;
         }
+        p2p_store_release(&c->ending, false);
         if (c != map->rx_chan) {
             bool replaced = map->rx_chan != NULL;
             p2p_rcu_set(map->rx_chan, c);
@@ -220,8 +232,11 @@ static bool run_rx_link(struct vnf_map *map, bool *answered)
         break;
     }
     case P2P_RX_DRAIN:
-        if (map->rx_chan && !chan_drained(map->rx_chan)) {
-            return true;
+        if (map->rx_chan) {
+            chan_begin_end(map->rx_chan);
+            if (!chan_drained(map->rx_chan)) {
+                return true;
+            }
         }
         /* Fall through. */
     case P2P_RX_DROP:

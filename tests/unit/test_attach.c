@@ -826,6 +826,58 @@ static void packets_kept_over_the_end_of_a_link(void **state)
     assert_int_equal(stats_of(1).in_packets, 23);
 }
 
+/* A sender that does not leave the channel when its link is over keeps neither the link, nor its receiver from others. */
+static void sender_that_stays(void **state)
+{
+    struct raw_vnf a;
+    struct p2p_prod ring;
+    struct p2p_pkt pkts[16];
+    struct p2p_region_header h;
+    uint8_t frame[64] = { 0 };
+    struct p2p_buf buf = { .data = frame, .len = sizeof frame };
+    uint64_t bytes = 0, got = 0;
+    (void)state;
+
+    fx.tb.cfg.drain_ms = 60000; /* More than anybody here waits for. */
+    fixture_start(2);
+    raw_vnf_attach(&a, fx.tb.socket, "a");
+    struct p2p_port *b = vnf_open("b");
+    target(0, 1);
+    while (info_of(0).state != P2P_LINK_DIRECT) {
+        raw_vnf_obey(&a, 2);
+    }
+    raw_vnf_take_link(&a);
+    h = a.link.hdr;
+    unsigned side = strcmp(h.name[0], "a") != 0;
+    assert_int_equal(p2p_prod_init(&ring, &a.link, side ? h.n_queues[0] : 0), 0);
+
+    uint64_t start = p2p_epoch_word(1, 0);
+    p2p_store_release(&ring.ctl->start, start);
+    p2p_store_release(&a.vnf->txq[0].start, start);
+    uint64_t until = testbed_now_ms() + 10000;
+    while (got < 1000 && testbed_now_ms() < until) {
+        (void)p2p_prod_burst(&ring, &buf, 1, &bytes);
+        got += p2p_rx_burst(b, 0, pkts, 16);
+        p2p_rx_release(b, 0);
+    }
+    assert_true(got >= 1000);
+
+    target(0, -1);
+    while (info_of(0).link_id && testbed_now_ms() < until) {
+        for (unsigned i = 0; i < 100; i++) {
+            (void)p2p_prod_burst(&ring, &buf, 1, &bytes); /* Never empty. */
+            (void)p2p_prod_burst(&ring, &buf, 1, &bytes);
+            (void)p2p_rx_burst(b, 0, pkts, 1);
+            p2p_rx_release(b, 0);
+        }
+        raw_vnf_obey(&a, 1);
+    }
+    assert_int_equal(info_of(0).link_id, 0);
+    p2p_prod_uninit(&ring);
+    p2p_region_unmap(&a.link);
+    raw_vnf_detach(&a);
+}
+
 static void packets_kept_while_the_port_is_replaced(void **state)
 {
     struct p2p_pkt pkts[64];
@@ -1128,6 +1180,7 @@ int main(int argc, char **argv)
         T(stopped_receiver),
         T(stopped_vnf_does_not_map),
         T(packets_kept_over_the_end_of_a_link),
+        T(sender_that_stays),
         T(packets_kept_while_the_port_is_replaced),
         T(packets_in_hand_when_the_peer_goes),
         T(packets_kept_for_ever),

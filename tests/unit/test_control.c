@@ -1211,6 +1211,48 @@ static void guest_starts_again(void **state)
     assert_int_equal(info_of(0).generation, generation);
 }
 
+/* Lets the PMD go on when a's next VNF has introduced itself, and takes what comes to b. */
+static void *late_gate_main(void *got_)
+{
+    unsigned *got = got_;
+    struct p2p_pkt pkts[8];
+    uint64_t until = testbed_now_ms() + 10000;
+
+    while (!p2p_load_acquire(&fx.tb.port[0].port->region->vnf->session) && testbed_now_ms() < until) {
+        testbed_sleep_ms(1);
+    }
+    atomic_store(&fx.tb.pause, false);
+    while (*got < 3 && testbed_now_ms() < until) {
+        *got += p2p_rx_burst(gb, 0, pkts, 8);
+        p2p_rx_release(gb, 0);
+    }
+    return NULL;
+}
+
+/* A VNF in a guest ends while packets lie in the direct ring whose gate is still to be opened; the next one comes at
+ * once, in the same region, and must not take that away. */
+static void guest_ends_before_its_gate_is_open(void **state)
+{
+    pthread_t thread;
+    unsigned got = 0;
+    (void)state;
+
+    two_guests();
+    link_up(0, 1);
+    atomic_store(&fx.tb.pause, true);
+    testbed_sleep_ms(10); /* Nothing is lost if it has not come to rest by now, only this test sees nothing. */
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(vnf_send(ga, i));
+    }
+    vnf_close(ga);
+    assert_int_equal(pthread_create(&thread, NULL, late_gate_main, &got), 0);
+    ga = guest_open("a");
+    pthread_join(thread, NULL);
+    assert_int_equal(got, 3);
+    assert_string_equal(info_of(1).last_error, "");
+    exchange(ga, gb);
+}
+
 /* The n-th device of the commands for port 'port': its descriptor (a new one) and generation. */
 static int by_hand(int port, unsigned n, uint64_t *generation)
 {
@@ -1399,6 +1441,7 @@ int main(int argc, char **argv)
         T(port_is_reconfigured),
         T(guest_dies),
         T(guest_starts_again),
+        T(guest_ends_before_its_gate_is_open),
         T(plugged_by_hand),
         T(guest_finds_no_port),
     };

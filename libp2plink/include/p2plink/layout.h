@@ -91,9 +91,21 @@ static_assert(sizeof(struct p2p_desc) == 16, "ABI");
 /* The checksum of this IPv4 or IPv6 packet's TCP or UDP is not there yet.  Only in a direct ring, and only if its
  * consumer says P2P_TAKES_CSUM: the packet comes straight from its sender's memory, and perhaps goes no further. */
 #define P2P_DESC_CSUM UINT32_C(0x2)
+/* A TCP packet of up to P2P_TSO_MAX bytes that stands for several, as TCP segmentation would make of it; with
+ * P2P_DESC_CSUM.  Only if the consumer says P2P_TAKES_TSO.  The flags have the payload of a segment in their upper half,
+ * and the length of the headers, which is even, in bits 8 to 15. */
+#define P2P_DESC_TSO UINT32_C(0x4)
+#define P2P_TSO_MAX (65535u + P2P_FRAME_OVERHEAD)
+static inline uint32_t p2p_desc_tso(uint32_t payload, uint32_t headers)
+{
+    return payload << 16 | (headers / 2 & 0xff) << 8 | P2P_DESC_TSO | P2P_DESC_CSUM;
+}
+static inline uint32_t p2p_desc_tso_payload(uint32_t flags) { return flags >> 16; }
+static inline uint32_t p2p_desc_tso_headers(uint32_t flags) { return (flags >> 8 & 0xff) * 2; }
 
 /* What the consumer of a direct ring can deal with; 0: plain packets only. */
 #define P2P_TAKES_CSUM UINT32_C(0x1)
+#define P2P_TAKES_TSO UINT32_C(0x2)
 
 /* Single-producer single-consumer ring.  Indices run freely over 32 bits and may wrap: 'n_desc' divides 2^32, so that
  * index modulo n_desc stays right across the wrap and (head - tail) is always the number of packets in the ring.
