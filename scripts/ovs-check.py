@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs Open vSwitch's own test suite in the patched tree, and tells which tests fail there that pass in the vanilla tree
-of the same package ("make ovs-check").
+"""Runs Open vSwitch's own test suite in the patched tree, and tells which tests fail there that pass in the vanilla
+tree of the same package ("make ovs-check").
 
 A test that fails in the patched tree is run again, alone, three times in each tree.  It counts against the series if it
 fails each time in the patched tree, and not each time in the vanilla one (or is not there: then it is the series' own).
@@ -101,7 +101,8 @@ def parse_arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--short", action="store_true", help="only the tests with these keywords: " + ", ".join(SHORT))
     p.add_argument("--keywords", action="append", metavar="WORD", help="only tests with this keyword; may be repeated")
-    p.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="tests at a time (default %(default)s)")
+    p.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N",
+                   help="tests at a time (default %(default)s)")
     p.add_argument("--json", action="store_true", help="the result as JSON, on standard output; all else goes to "
                    "standard error")
     args = p.parse_args()

@@ -11,7 +11,7 @@ of another port keep some thousand megaflows in the datapath meanwhile, which re
 The same without the hold, where packets do pass, is the proof that they would be noticed; and vanilla Open vSwitch is
 measured beside it, with ports that a PMD thread polls too.
 
-$P2P_REPETITIONS, $P2P_MEGAFLOWS: how often (a fifth of that for the two others), and how many.
+$P2P_REPETITIONS, $P2P_MEGAFLOWS: how often (a tenth of that for the two others), and how many.
 
 time-limit: 3600"""
 
@@ -27,9 +27,9 @@ from p2plab.lab import Lab
 from p2plab.waiting import wait_for
 
 RATE = 20000
-REPETITIONS = int(os.environ.get("P2P_REPETITIONS", 300))
+REPETITIONS = int(os.environ.get("P2P_REPETITIONS", 1000))
 MEGAFLOWS = int(os.environ.get("P2P_MEGAFLOWS", 4000))
-BESIDE = max(REPETITIONS // 5, 20)
+BESIDE = max(REPETITIONS // 10, 20)
 PRIORITY = 100
 CROWD_PORT = 3
 
