@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The data path of the switchover, direction a to b: a's data threads, the PMDs, b's data threads, and vswitchd changing
- * its mind about 'mode' at any moment.  The link itself stays; how it comes and goes is life.pml's matter.
+ * The data path of the switchover, direction a to b: a's data threads, the PMDs, b's data threads, and vswitchd
+ * changing its mind about 'mode' at any moment.  The link itself stays; how it comes and goes is life.pml's matter.
  *
- * One access to shared memory is one step, in the order of the code; what a thread does with its own memory is merged with
- * the access before it.  docs/protocol.md says which line of code each step stands for, and which acquire and release
- * grants what this model takes for granted: memory is sequentially consistent here.
+ * One access to shared memory is one step, in the order of the code; what a thread does with its own memory is
+ * merged with the access before it.  docs/protocol.md says which line of code each step stands for, and which
+ * acquire and release grants what this model takes for granted: memory is sequentially consistent here.
  *
  * What is checked:
  *  - each packet is taken by b once, after its predecessors of the same queue (deliver());
  *  - while a normal ring is held, the PMD takes nothing that was sent since (barred);
- *  - no packet waits for ever: whenever the PMDs and b have nothing more to do, b has everything that was sent, whether a
- *    goes on some time or never, and wherever it stands (Watch); and in the end everything is sent (Rest).
+ *  - no packet waits for ever: whenever the PMDs and b have nothing more to do, b has everything that was sent,
+ *    whether a goes on some time or never, and wherever it stands (Watch); and in the end everything is sent
+ *    (Rest).
  *
- * Bells: a thread that has polled in vain polls again only when a word that it reads has changed.  A poll in between would
- * do what the former did: nothing.  No interleaving is lost by that, since the former poll may have stood still anywhere
- * on its way until the change; and the graph of states has no cycle, so that whatever keeps running, comes to rest.
- * With -DFREE polls may be made at any time, and the same is asked as a formula, under weak fairness.
+ * Bells: a thread that has polled in vain polls again only when a word that it reads has changed.  A poll in
+ * between would do what the former did: nothing.  No interleaving is lost by that, since the former poll may have
+ * stood still anywhere on its way until the change; and the graph of states has no cycle, so that whatever keeps
+ * running, comes to rest.  With -DFREE polls may be made at any time, and the same is asked as a formula, under weak
+ * fairness.
  *
  * Bounds are given with -D, and so are mutations, M_...; tests/model/run knows them all.
  */
@@ -61,6 +63,10 @@
 #endif
 #ifndef CAP
 #define CAP MOD         /* Slots in a's rings. */
+#endif
+
+#if defined(FREE) && PMDS < NQA
+#error "a PMD with two queues need not be fair to both"
 #endif
 
 #define NORMAL 0
@@ -111,7 +117,7 @@ bit busy_p[PMDS], busy_b[NQB];  /* In a poll, or with the segments of one. */
 #define AT_REST_B(r) (!bell_b[r] && !busy_b[r] && nB_head[r] == nB_priv[r])
 #define AT_REST (AT_REST_P(0) && AT_REST_P(NQA - 1) && !busy_p[0] && !busy_p[PMDS - 1] \
                  && AT_REST_B(0) && AT_REST_B(NQB - 1) && !hold)
-#ifdef FREE
+#if defined(FREE) || defined(M_NO_BELLS)
 #define HEARD(bell) true
 #else
 #define HEARD(bell) (bell)
@@ -158,7 +164,7 @@ inline put_normal(k)
 
 proctype A(byte q)
 {
-    bit using;      /* t->using_mode */
+    bit using;      /* t->using_link */
     byte epoch;     /* t->epoch */
     byte way, empties, i;
 #ifdef M_VSTART_LAZY
@@ -239,8 +245,8 @@ sent_late:
 }
 
 /*
- * A PMD: p2p_swport_rx_begin() .. p2p_swport_rx_end() for one of its queues, or p2p_swport_tx_burst() of what its output
- * batch holds of one of them.
+ * A PMD: p2p_swport_rx_begin() .. p2p_swport_rx_end() for one of its queues, or p2p_swport_tx_burst() of what its
+ * output batch holds of one of them.
  */
 inline begin_poll(x)
 {
@@ -268,7 +274,8 @@ inline find_limit()
         limit = (AFTER(sc, h) -> h : sc)
 #endif
 #ifndef M_GATE_BEFORE_FLUSH
-    :: se != gated[q] && se != 0 && !AFTER(sc, nA_next[q]) && nA_put[q] != nA_next[q] -> limit = nA_next[q] /* wants_flush */
+    :: se != gated[q] && se != 0 && !AFTER(sc, nA_next[q]) && nA_put[q] != nA_next[q] ->
+        limit = nA_next[q]                                  /* q->wants_flush */
 #endif
     :: else -> open = 1
     fi;

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The life of a link, direction a to b, one queue: made, used, ended, used again, with the data path of data.pml (bursts of
- * one packet) running meanwhile; and what becomes of it when a, b or vswitchd dies at any moment and comes back.
+ * The life of a link, direction a to b, one queue: made, used, ended, used again, with the data path of data.pml
+ * (bursts of one packet) running meanwhile; and what becomes of it when a, b or vswitchd dies at any moment and
+ * comes back.
  *
- * Threads: A and B are the VNFs' data threads, CA and CB their control threads, PMD polls a's port, SW is vswitchd's control
- * thread (with its mutex held, so set_target() and confirm() are steps of its own here).  One access to shared memory is one
- * step, in the order of the code; grace periods are modelled as what they are: the wait for every reader that is inside a
- * section now.  docs/protocol.md says which line of code each step stands for.
+ * Threads: A and B are the VNFs' data threads, CA and CB their control threads, PMD polls a's port, SW is
+ * vswitchd's control thread (with its mutex held, so set_target() and confirm() are steps of its own here).  One
+ * access to shared memory is one step, in the order of the code; grace periods are modelled as what they are: the
+ * wait for every reader that is inside a section now.  docs/protocol.md says which line of code each step stands
+ * for.
  *
  * What is checked:
  *  - b takes packets in the order in which they were sent, none twice (take());
- *  - in the end each packet that was sent has been taken, or lies where this model's death may have left it, or has been
- *    counted as dropped; nothing else is missing (Rest);
  *  - nobody reads or writes a region that he has unmapped (MAPPED_A, MAPPED_B);
- *  - counters are final when the sender has answered (settle);
- *  - in the end the link is direct if it is wanted, else it is over and unmapped on both sides, although an application may
- *    cease to call at any time between two bursts (Rest); wherever things come to rest earlier, b has all it can have (Watch).
+ *  - counters are final when the sender has answered (settle());
+ *  - when nothing can happen any more (Rest): each packet that was sent has been taken, or lies where this
+ *    variant's death may have left it, or has been counted as dropped; the link is direct if it is wanted, else it
+ *    is over and unmapped on both sides, although an application may cease to call at any time between two bursts;
+ *  - it does come to that: the graph of states has no cycle.
  *
- * Timers: a time limit on somebody's answer passes only when that one cannot answer (he is dead, or his application does not
- * call any more); lingering ends at any time.  Bells as in data.pml.
+ * Timers: a time limit on somebody's answer passes only when that one cannot answer (he is dead, or his application
+ * does not call any more); lingering ends at any time.  Bells as in data.pml.
  *
- * Variants, with -D: A_DIES, B_DIES, SW_DIES (once); see below.
+ * Bounds and variants are given with -D, and so are mutations, M_...; tests/model/run knows them all.
  */
 #ifndef PACKETS
 #define PACKETS 3       /* That a sends, at most. */
@@ -34,29 +36,44 @@
 #ifndef STOPS
 #define STOPS 0         /* 1: b's application may cease to call; 2: and calls again, after a while. */
 #endif
+#ifndef STOPS_A
+#define STOPS_A 0       /* 1: a's application may cease to call. */
+#endif
+#ifndef HOLDS
+#define HOLDS 0         /* 1: b's application keeps packets for a while before it releases them. */
+#endif
+#ifndef COUNTS
+#define COUNTS 0        /* 1: a's counters are stored when the packets have been: are they final when they should be? */
+#endif
 #ifndef BOTH_WAYS
 #define BOTH_WAYS 0     /* 1: the other direction may keep link regions in use. */
 #endif
 #ifndef HASTY
 #define HASTY 0         /* 1: time limits on answers pass although the other one lives. */
 #endif
+#ifndef HOLD
+#define HOLD 0          /* 1: who takes the link away holds a's normal ring, for as long as he likes. */
+#endif
 #ifndef ABORT
-#define ABORT 0         /* 1: port a is destroyed at some time, and another port's link to b, number 2, begins at once. */
+#define ABORT 0         /* 1: port a is destroyed, and another port's link to b, number 2, begins at once. */
 #endif
 #ifndef A_DIES
-#define A_DIES 0
+#define A_DIES 0        /* 1: a dies, once, and comes back. */
 #endif
 #ifndef B_DIES
-#define B_DIES 0
+#define B_DIES 0        /* 1: b does. */
 #endif
 #ifndef GUEST
 #define GUEST 0         /* 1: who comes back finds the same port region, as a guest does; else there is a fresh one. */
 #endif
 #ifndef SW_DIES
-#define SW_DIES 0
+#define SW_DIES 0       /* 1: vswitchd dies and comes back; 2: it does not. */
+#endif
+#ifndef AT
+#define AT 0            /* It dies only 1: between an epoch's begin and its gate; 2: while it opens a channel to b. */
 #endif
 #ifndef ADOPT
-#define ADOPT 0
+#define ADOPT 0         /* 1: a restarted vswitchd adopts what the VNFs have; 2: or not, each of the two. */
 #endif
 
 /* Generations of a's port region, one after the other; of b's. */
@@ -69,15 +86,6 @@
 #define NB_GEN 2
 #else
 #define NB_GEN 1
-#endif
-#ifndef STOPS_A
-#define STOPS_A 0       /* 1: a's application may cease to call. */
-#endif
-#ifndef HOLDS
-#define HOLDS 0         /* 1: b's application keeps packets for a while before it releases them. */
-#endif
-#ifndef COUNTS
-#define COUNTS 0        /* 1: a's counters are stored when the packets have been: are they final when they should be? */
 #endif
 
 #define NONE 7                              /* No region. */
@@ -120,6 +128,8 @@ byte D[(LINKS + 1) * PACKETS];
 byte region_a = 0, region_b = 0;            /* port->region */
 bit rx_ready[NA_GEN], tx_ready[NB_GEN];
 byte gate_to = NONE;                        /* r->gate_to */
+bit gate_awaited;                           /* r->gate_awaited */
+bit hold;                                   /* from->hold_until */
 byte hand;                                  /* Packet that the PMD has taken and not yet sent on. */
 /* The ledger. */
 byte l_mode, l_rx_link, l_gate_epoch;
@@ -137,6 +147,7 @@ byte rx_chan;
 byte nB_next;                               /* map->rx[0].normal.next */
 byte seg_ring[3], seg_upto[3], n_segs, cur, seg_chan;
 byte D_next[LINKS + 1], passed[LINKS + 1];  /* In the channel. */
+byte last[LINKS + 1];                       /* c->last, plus one; 0: not c->ending. */
 bit mapped_b[LINKS + 1];
 bit b_stopped;                              /* Its application does not call any more. */
 
@@ -168,7 +179,7 @@ bit attached_a = 1, attached_b = 1;
 byte next_link = 1, wants;
 bit stays;                                  /* The link is wanted for good. */
 
-/* Who is dead.  Who comes back asks for a region: 1: asked, 2: adopted, 3: has been given a fresh one. */
+/* Who is dead.  Who comes back asks for a region: 1: asked; 3: has been given a fresh one. */
 bit a_dies, b_dies, sw_dies;
 bit hung_up_a, hung_up_b;                   /* vswitchd has not noticed yet. */
 byte asks_a, asks_b;
@@ -177,7 +188,7 @@ bit switch_no, known_a, known_b;            /* 1: the second vswitchd; the one t
 
 /* What the properties are about. */
 byte sent, got, taken, in_dropped, dropped, lost_in_hand, lost_a, lost_b, put_direct[NA_GEN];
-bit gate_awaited;                           /* r->gate_awaited */
+byte links_before;                          /* Links from this one on are the second vswitchd's. */
 
 bit bell_p = 1, bell_b = 1;
 
@@ -192,7 +203,7 @@ inline take(p)
 }
 
 /*
- * a's data thread: p2p_tx_burst() of one packet.  Where it stands is a variable, since it ends where it stands when a dies.
+ * a's data thread: p2p_tx_burst() of one packet.  Where it stands is a variable, since it ends there when a dies.
  */
 #define IDLE 0
 #define A_DIRECT 1          /* mode has said DIRECT. */
@@ -263,6 +274,9 @@ proctype A()
         put_direct[a_map]++;
         bell_b = 1;
 #if COUNTS
+#ifdef M_COUNTED_OUTSIDE
+        in_a = 0; wait_a = 0;
+#endif
         a_at = A_COUNT
        }
     :: d_step {
@@ -278,8 +292,8 @@ proctype A()
 }
 
 /*
- * a's control thread: vnf_words_run(), and vnf_socket_run() when the socket has broken.  A word is taken up when it is seen
- * to have changed; in which order, is left open.
+ * a's control thread: vnf_words_run(), and vnf_socket_run() when the socket has broken.  A word is taken up when it is
+ * seen to have changed; in which order, is left open.
  */
 
 /* run_want().  p2p_rcu_wait() begins with 'wait_a = in_a' and ends when that is 0. */
@@ -312,6 +326,9 @@ inline enter_a()
         map_a = NONE;
         wait_a = in_a
     }
+#ifndef M_START_ZEROED_EARLY
+    d_step { start_epoch[NA_GEN - 1] = 0; start_cut[NA_GEN - 1] = 0 }
+#endif
     d_step {
         !wait_a;
         mapped_a[1] = 0; mapped_a[LINKS] = 0; done[1] = 0; done[LINKS] = 0; done_mode = 0;
@@ -349,7 +366,7 @@ alive:
 #if GUEST
         :: d_step {                                         /* vnf_map_publish() */
             map_a == NONE;
-#ifndef M_RESTART_AT_0
+#ifdef M_START_ZEROED_EARLY
             start_epoch[0] = 0; start_cut[0] = 0;
 #endif
             mode_ack[0] = 0; have_a[1] = 0; have_a[LINKS] = 0
@@ -359,10 +376,9 @@ alive:
         :: d_step { map_a == NONE || known_a != switch_no; asks_a = 1 } /* attach() */
 #endif
            if
-           :: asks_a == 2
-           :: asks_a == 3 -> enter_a()
-           fi;
-           d_step { asks_a = 0; known_a = switch_no }
+           :: asks_a == 0                                   /* We have been adopted: all goes on. */
+           :: asks_a == 3 -> enter_a(); d_step { asks_a = 0; known_a = switch_no }
+           fi
 #endif
         od
     }
@@ -443,7 +459,8 @@ proctype PMD()
             p_epoch = start_epoch[p_region];                /* p2p_load_acquire(&r->vnf->txq[queue].start) */
             find_limit();
             if
-            :: p_at == P_TAKE && p_limit <= nA_tail[p_region] -> leave_p()
+            :: hold -> leave_p()                            /* held(port) */
+            :: !hold && p_at == P_TAKE && p_limit <= nA_tail[p_region] -> leave_p()
             :: else
             fi
         :: else
@@ -562,6 +579,7 @@ proctype B()
         b_at == B_LOOK;
         MAPPED_B(b_link);
         d = D_head[b_link];                                 /* p2p_cons_head(d) */
+        d = (last[b_link] != 0 && d >= last[b_link] -> last[b_link] - 1 : d);
         s = D_start[b_link];                                /* p2p_load_acquire(&d->ctl->start) */
         g = gate_epoch[b_map]; cut = gate_cut[b_map];       /* p2p_load_acquire(&map->sw->gate[i]) */
         if
@@ -643,7 +661,8 @@ proctype B()
 #define WANT_OPTIONS_B(l) \
     :: d_step { \
         map_b != NONE && want_b[l] != done[l] && want_b[l] == WANT_MAP; \
-        mapped_b[l] = 1; D_next[l] = D_tail[l]; passed[l] = 0; done[l] = WANT_MAP; have_b[l] = HAVE_MAPPED \
+        mapped_b[l] = 1; D_next[l] = D_tail[l]; passed[l] = 0; last[l] = 0; \
+        done[l] = WANT_MAP; have_b[l] = HAVE_MAPPED \
        } \
     :: d_step { \
         map_b != NONE && want_b[l] != done[l] && want_b[l] != WANT_MAP; \
@@ -655,7 +674,7 @@ proctype B()
        } \
        d_step { \
         !wait_b; \
-        mapped_b[l] = 0; passed[l] = 0; \
+        mapped_b[l] = 0; passed[l] = 0; last[l] = 0; \
         done[l] = w; have_b[l] = (w == WANT_UNMAP -> HAVE_UNMAPPED : HAVE_NONE); w = 0 \
        }
 
@@ -666,7 +685,7 @@ inline enter_b()
     d_step {
         !wait_b;
         mapped_b[1] = 0; mapped_b[LINKS] = 0; done[1] = 0; done[LINKS] = 0; done_rx = 0;
-        passed[1] = 0; passed[LINKS] = 0;
+        passed[1] = 0; passed[LINKS] = 0; last[1] = 0; last[LINKS] = 0;
         rx_chan = 0; nB_next = 0; clear_segs();
         have_b[1] = 0; have_b[LINKS] = 0;
         map_b = NB_GEN - 1;
@@ -678,7 +697,8 @@ inline enter_b()
 #ifdef M_NO_DRAIN
 #define DRAINED true
 #else
-#define DRAINED (RX_WHAT(RX_WORD) != RX_DRAIN || rx_chan == 0 || D_freed[rx_chan] == D_head[rx_chan])
+#define DRAINED (RX_WHAT(RX_WORD) != RX_DRAIN || rx_chan == 0 \
+                 || (last[rx_chan] != 0 && D_freed[rx_chan] + 1 >= last[rx_chan]))
 #endif
 
 proctype CB()
@@ -695,6 +715,9 @@ alive:
         :: d_step {                                         /* run_rx_link(): P2P_RX_ACTIVE */
             map_b != NONE && RX_WORD != done_rx && RX_WHAT(RX_WORD) == RX_ACTIVE && mapped_b[RX_LINK(RX_WORD)];
             w = RX_WORD;
+#ifndef M_LAST_KEPT
+            last[RX_LINK(w)] = 0;
+#endif
 #ifndef M_NO_REPLACE_GRACE
             wait_b = (rx_chan != 0 && rx_chan != RX_LINK(w) -> in_b : 0);
 #endif
@@ -702,6 +725,11 @@ alive:
             rx_chan = RX_LINK(w)
            }
            d_step { !wait_b; done_rx = w; rx_link_ack[map_b] = w; w = 0 }
+        :: d_step {                                         /* chan_begin_end() */
+            map_b != NONE && RX_WORD != done_rx && RX_WHAT(RX_WORD) == RX_DRAIN && rx_chan != 0 && last[rx_chan] == 0;
+            last[rx_chan] = D_head[rx_chan] + 1;
+            bell_b = 1
+           }
         :: d_step {                                         /* The others; chan_drained() */
             map_b != NONE && RX_WORD != done_rx && RX_WHAT(RX_WORD) != RX_ACTIVE && DRAINED;
             w = RX_WORD;
@@ -718,10 +746,9 @@ alive:
         :: d_step { map_b == NONE || known_b != switch_no; asks_b = 1 }
 #endif
            if
-           :: asks_b == 2
-           :: asks_b == 3 -> enter_b()
-           fi;
-           d_step { asks_b = 0; known_b = switch_no }
+           :: asks_b == 0                                   /* We have been adopted: all goes on. */
+           :: asks_b == 3 -> enter_b(); d_step { asks_b = 0; known_b = switch_no }
+           fi
 #endif
         od
     }
@@ -733,7 +760,7 @@ alive:
             hung_up_b = 1;
             leave_b();
             map_b = NONE; rx_chan = 0; nB_next = 0; b_held = 0; clear_segs();
-            D_next[1] = 0; D_next[LINKS] = 0; passed[1] = 0; passed[LINKS] = 0;
+            D_next[1] = 0; D_next[LINKS] = 0; passed[1] = 0; passed[LINKS] = 0; last[1] = 0; last[LINKS] = 0;
             mapped_b[1] = 0; mapped_b[LINKS] = 0;
             asks_b = 0;
             done[1] = 0; done[LINKS] = 0; done_rx = 0; w = 0
@@ -780,6 +807,11 @@ alive:
 #define BEGINS (state == S_NORMAL && !to && WANTED && !MODE_DIRECT(l_mode))
 #define BEGIN_WITH(l) to = 1; out = l; ending = 0; state = S_PROVISIONING; advance()
 
+/* a's receiver has not come back yet. */
+#define AWAITS_B ((HAS_SLOT_A(1) && end_b[1] == E_AWAITED) || (HAS_SLOT_A(LINKS) && end_b[LINKS] == E_AWAITED))
+/* run_orphan() */
+#define ORPHANED (!HAS_SLOT_A(MODE_LINK(l_mode)) || err[MODE_LINK(l_mode)] || closing[MODE_LINK(l_mode)])
+
 /* What sw_dir_run() and sw_chan_run() do with nothing but vswitchd's own memory. */
 inline advance()
 {
@@ -801,12 +833,16 @@ inline advance()
 #endif
     :: else -> break
     od;
+#if ADOPT
+    bell_p = bell_p || gate_awaited;
+    gate_awaited = gate_awaited && !to && AWAITS_B;
+#endif
     skip
 }
 
-inline begin_revert()
+inline begin_revert(holds)
 {
-    d_step { SET_MODE(out, 0) NEXT_STEP confirmed = 0; adopted = 0; state = S_REVERTING }
+    d_step { hold = hold || holds; SET_MODE(out, 0) NEXT_STEP confirmed = 0; adopted = 0; state = S_REVERTING }
 }
 
 inline open_rx()
@@ -851,6 +887,20 @@ inline close_rx()
     }
 }
 
+#if SW_DIES
+#define AWAITED_OPTIONS(l) /* Nobody comes, or it is not wanted any more. */ \
+    :: d_step { \
+        end_a[l] == E_AWAITED && (closing[l] || err[l] || (attached_a && asks_a != 1)); \
+        err[l] = 1; end_a[l] = E_GONE; advance() \
+       } \
+    :: d_step { \
+        end_b[l] == E_AWAITED && (closing[l] || err[l] || (attached_b && asks_b != 1)); \
+        err[l] = 1; end_b[l] = E_GONE; advance() \
+       }
+#else
+#define AWAITED_OPTIONS(l)
+#endif
+
 /* sw_chan_run(), end_run() for link region l. */
 #define CHAN_OPTIONS(l) \
     :: d_step { \
@@ -875,8 +925,81 @@ inline close_rx()
     :: d_step { \
         end_b[l] == E_UNMAPPING && (have_b[l] == HAVE_UNMAPPED || !attached_b || HASTY); \
         SET_WANT_B(l, WANT_NONE) NEXT_STEP end_b[l] = E_GONE; advance() \
-       }
+       } \
+    AWAITED_OPTIONS(l)
 
+#if SW_DIES
+/* sw_dir_adopt(): both VNFs of link l are back. */
+inline adopt_dir(l)
+{
+    if
+    :: to || RX_LINK(l_rx_link) != l || RX_WHAT(l_rx_link) == RX_NONE ->
+        if
+        :: !to && MODE_DIRECT(l_mode) && MODE_LINK(l_mode) == l ->
+            mode_seq++; l_mode = MODE(mode_seq, l, 0); mode[region_a] = l_mode
+        :: else
+        fi
+    :: else ->
+        to = 1; out = l;
+        gate_to = region_b;
+        bell_p = 1;
+        stage = (RX_WHAT(l_rx_link) == RX_ACTIVE -> ST_STARTING :
+                 (RX_WHAT(l_rx_link) == RX_DRAIN -> ST_DRAINING : ST_DROPPING));
+        ending = stage != ST_STARTING;
+        if
+        :: MODE_DIRECT(l_mode) && MODE_LINK(l_mode) == l && !ending -> confirmed = 1; adopted = 1; state = S_DIRECT
+        :: else ->
+            if
+            :: mode_ack[region_a] != l_mode -> state = S_REVERTING
+            :: else
+            fi
+        fi
+    fi
+}
+
+/* sw_adopt_links(), for link l of a's; of b's. */
+inline adopt_link_a(l)
+{
+    if
+    :: l_want_a[l] != WANT_NONE && mapped_a[l] && (end_a[l] == E_NONE || end_a[l] == E_AWAITED) ->
+        end_b[l] = (end_a[l] == E_NONE -> E_AWAITED : end_b[l]); /* sw_chan_adopt() */
+        end_a[l] = (l_want_a[l] == WANT_MAP -> E_MAPPING : E_UNMAPPING);
+        closing[l] = closing[l] || l_want_a[l] != WANT_MAP
+    :: l_want_a[l] != WANT_NONE && !(mapped_a[l] && (end_a[l] == E_NONE || end_a[l] == E_AWAITED)) ->
+        l_want_a[l] = WANT_UNMAP;
+        want_a[l] = WANT_UNMAP
+    :: else
+    fi;
+    if
+    :: HAS_SLOT_A(l) && HAS_SLOT_B(l) -> adopt_dir(l)
+    :: else
+    fi
+}
+
+inline adopt_link_b(l)
+{
+    if
+    :: l_want_b[l] != WANT_NONE && mapped_b[l] && (end_b[l] == E_NONE || end_b[l] == E_AWAITED) ->
+        end_a[l] = (end_b[l] == E_NONE -> E_AWAITED : end_a[l]);
+        end_b[l] = (l_want_b[l] == WANT_MAP -> E_MAPPING : E_UNMAPPING);
+        closing[l] = closing[l] || l_want_b[l] != WANT_MAP
+    :: l_want_b[l] != WANT_NONE && !(mapped_b[l] && (end_b[l] == E_NONE || end_b[l] == E_AWAITED)) ->
+        l_want_b[l] = WANT_UNMAP;
+        want_b[l] = WANT_UNMAP
+    :: else
+    fi;
+    if
+    :: HAS_SLOT_A(l) && HAS_SLOT_B(l) -> adopt_dir(l)
+    :: else
+    fi
+}
+#endif
+
+#ifdef M_DRAINED_IN_HOLD
+#define DRAIN_IS_LATE (b_stopped || HASTY || hold)
+#else
+#define DRAIN_IS_LATE ((b_stopped || HASTY) && !hold)
+#endif
 #define RX_ANSWERED (rx_link_ack[region_b] == l_rx_link)
 #define ENDS (state == S_NORMAL && to && (ending || !WANTED || !READY(out))) /* Lingering ends at any time. */
 
@@ -891,9 +1014,16 @@ alive:
         :: d_step { !target && wants < WANTS; wants++; target = 1; advance() }
         :: target && !stays && (state == S_DIRECT || (state == S_SWITCHING && confirmed)) ->
            target = 0;
-           begin_revert()
-        :: d_step { target && !stays && state != S_DIRECT && !(state == S_SWITCHING && confirmed); target = 0; advance() }
+           begin_revert(HOLD)
+        :: d_step {
+            target && !stays && state != S_DIRECT && !(state == S_SWITCHING && confirmed);
+            target = 0;
+            advance()
+           }
         :: d_step { target && !stays && wants == WANTS; stays = 1 }
+#if HOLD
+        :: d_step { hold; hold = 0; bell_p = 1 }            /* p2p_swport_unhold(), or its time is over */
+#endif
 
         /* sw_dir_run() */
         :: d_step { stage == ST_STARTING && attached_b && RX_ANSWERED; stage = ST_ON; advance() }
@@ -918,7 +1048,10 @@ alive:
 #endif
         :: d_step { ENDS && !ending; ending = 1 }
         :: ENDS && ending && stage == ST_OFF -> close_rx()  /* run_ending() */
-        :: d_step { ENDS && ending && stage != ST_OFF && stage != ST_DROPPING && !attached_b; in_dropped = in_dropped + LEFT }
+        :: d_step {
+            ENDS && ending && stage != ST_OFF && stage != ST_DROPPING && !attached_b;
+            in_dropped = in_dropped + LEFT
+           }
            close_rx()
         :: d_step {
             ENDS && ending && (stage == ST_STARTING || stage == ST_ON) && attached_b;
@@ -928,7 +1061,7 @@ alive:
            }
         :: ENDS && ending && stage == ST_DRAINING && attached_b && RX_ANSWERED -> close_rx()
         :: d_step {
-            ENDS && ending && stage == ST_DRAINING && attached_b && (b_stopped || HASTY);
+            ENDS && ending && stage == ST_DRAINING && attached_b && DRAIN_IS_LATE;
 #ifdef M_COUNTED_EARLY
             in_dropped = in_dropped + LEFT;
 #endif
@@ -952,9 +1085,9 @@ alive:
             confirmed = 1;
             SET_MODE(out, 1)
            }
-        :: state == S_SWITCHING && confirmed && !WANTED -> begin_revert()
+        :: state == S_SWITCHING && confirmed && !WANTED -> begin_revert(0)
         :: d_step { state == S_SWITCHING && confirmed && WANTED && mode_ack[region_a] == l_mode; state = S_DIRECT }
-        :: state == S_DIRECT && !WANTED -> begin_revert()
+        :: state == S_DIRECT && !WANTED -> begin_revert(0)
         :: d_step {
             state == S_REVERTING && mode_ack[region_a] == l_mode;
             assert(direct_packets[region_a] == put_direct[region_a]);
@@ -965,7 +1098,7 @@ alive:
         :: d_step { state == S_REVERTING; confirmed = 0; state = S_NORMAL; ending = 1; err[out] = 1; advance() }
 #endif
 #if ABORT
-        :: d_step {                                         /* p2p_swport_destroy(a): sw_dir_abort(), sw_chan_port_gone() */
+        :: d_step {                                         /* cut_off(a): sw_dir_abort(), sw_chan_port_gone() */
             !aborted;
             aborted = 1;
             attached_a = 0;
@@ -996,6 +1129,75 @@ alive:
         CHAN_OPTIONS(2)
 #endif
 
+#if SW_DIES
+        :: d_step { restoring; restoring = 0; advance() }   /* p2p_switch_set_restoring() */
+        :: d_step {                                         /* run_orphan() */
+            state == S_NORMAL && !to && attached_a && MODE_DIRECT(l_mode) && ORPHANED;
+            SET_MODE(MODE_LINK(l_mode), 0)
+           }
+#if ADOPT
+        :: d_step {                                         /* sw_adopt_port() */
+            asks_a == 1 && switch_no && !attached_a;
+            mode[0] = l_mode;
+            want_a[1] = l_want_a[1]; want_a[LINKS] = l_want_a[LINKS];
+            region_a = 0;
+            mode_seq = l_mode / 8;
+            attached_a = 1;
+            gate_awaited = 1;
+            rx_ready[0] = 1;
+            bell_p = 1
+           }
+           d_step {
+            adopt_link_a(1);                                /* sw_adopt_links() */
+#if LINKS > 1
+            adopt_link_a(2);
+#endif
+            advance();
+            asks_a = 0; known_a = 1
+           }
+        :: d_step {
+            asks_b == 1 && switch_no && !attached_b;
+            rx_link[0] = l_rx_link;
+            want_b[1] = l_want_b[1]; want_b[LINKS] = l_want_b[LINKS];
+            region_b = 0;
+            rx_seq = l_rx_link / 16;
+            attached_b = 1;
+            tx_ready[0] = 1;
+            adopt_link_b(1);
+#if LINKS > 1
+            adopt_link_b(2);
+#endif
+            advance();
+            asks_b = 0; known_b = 1
+           }
+#endif
+#if ADOPT != 1
+        :: d_step {                                         /* run_waiting(): a fresh region. */
+            asks_a == 1 && switch_no && !attached_a;
+            asks_a = 3
+           }
+           d_step {                                         /* accept_vnf() */
+            session_a[1];
+            l_gate_epoch = 0;
+            l_mode = 0; l_want_a[1] = 0; l_want_a[LINKS] = 0; want_a[1] = 0; want_a[LINKS] = 0;
+            rx_ready[1] = 1;
+            bell_p = 1;
+            attached_a = 1;
+            advance()
+           }
+        :: d_step {
+            asks_b == 1 && switch_no && !attached_b;
+            asks_b = 3
+           }
+           d_step {
+            session_b[1];
+            l_rx_link = 0; l_want_b[1] = 0; l_want_b[LINKS] = 0; want_b[1] = 0; want_b[LINKS] = 0;
+            tx_ready[1] = 1;
+            attached_b = 1;
+            advance()
+           }
+#endif
+#endif
 #if A_DIES
         :: d_step {                                         /* sw_port_detach() */
             hung_up_a;
@@ -1042,9 +1244,7 @@ alive:
            session_a[1];                                    /* watch_session(), accept_vnf() */
 #endif
            d_step {
-#ifndef M_RESTART_AT_0
             l_gate_epoch = 0;
-#endif
             l_mode = 0; l_want_a[1] = 0; l_want_a[LINKS] = 0;
             rx_ready[NA_GEN - 1] = 1;
             bell_p = 1;
@@ -1097,6 +1297,33 @@ alive:
 #endif
         od
     }
+#if SW_DIES
+    unless {
+        d_step {
+            sw_dies;
+            sw_dies = 0;
+            lost_in_hand = lost_in_hand + (hand != 0 -> 1 : 0);
+            hand = 0;
+            leave_p();
+            state = S_NORMAL; stage = ST_OFF; out = 0; to = 0; target = 0; ending = 0; confirmed = 0; adopted = 0;
+            stays = 0;
+            wants = (wants == WANTS -> WANTS - 1 : wants);  /* It may be wanted after, too. */
+            restoring = ADOPT;
+            end_a[1] = 0; end_a[LINKS] = 0; end_b[1] = 0; end_b[LINKS] = 0;
+            err[1] = 0; err[LINKS] = 0; closing[1] = 0; closing[LINKS] = 0;
+            attached_a = 0; attached_b = 0;
+            gate_to = NONE; gate_awaited = 0; hold = 0;
+            region_a = 1; region_b = 1;
+            rx_ready[0] = 0; tx_ready[0] = 0;
+            mode_seq = 0; rx_seq = 0;
+            links_before = next_link
+        };
+#if SW_DIES == 1
+        switch_no = 1;
+        goto alive
+#endif
+    }
+#endif
 }
 
 #if A_DIES
@@ -1104,6 +1331,16 @@ proctype Killer() { a_dies = 1 }
 #endif
 #if B_DIES
 proctype Killer() { b_dies = 1 }
+#endif
+#if SW_DIES
+#if AT == 1
+#define MOMENT (start_epoch[0] != l_gate_epoch)
+#elif AT == 2
+#define MOMENT (RX_WHAT(l_rx_link) == RX_ACTIVE && gate_to == NONE)
+#else
+#define MOMENT true
+#endif
+proctype Killer() { d_step { MOMENT; sw_dies = 1 } }
 #endif
 
 /* Nothing can happen any more. */
@@ -1117,7 +1354,10 @@ proctype Rest()
         for (i : 0 .. NB_GEN * PACKETS - 1) { left_b = left_b + (nB[i] != 0 -> 1 : 0) }
         for (i : 0 .. (LINKS + 1) * PACKETS - 1) { left_d = left_d + (D[i] != 0 -> 1 : 0) }
         assert(taken + left_a + left_b + left_d + lost_a + lost_b + dropped + lost_in_hand == sent);
-#if !ABORT
+#if SW_DIES == 2
+        assert(rx_chan == 0 || D_start[rx_chan] == 0 || D_start[rx_chan] != gate_epoch[0]
+               || D_tail[rx_chan] == D_head[rx_chan]); /* Direct traffic goes on. */
+#elif !ABORT
         /* Everything is sent; the link is direct, or over. */
         assert(sent == PACKETS || a_stopped);
         assert(other_way[1] == 0 && other_way[LINKS] == 0);
@@ -1146,6 +1386,13 @@ proctype Rest()
 #if !SW_DIES
         assert(lost_in_hand == 0)
 #endif
+#if SW_DIES == 1 && ADOPT == 1
+        assert(left_a == 0 && left_b == 0 && left_d == 0)
+#endif
+#if SW_DIES == 1 && ADOPT != 1
+        for (i : 0 .. PACKETS - 1) { assert(nA[PACKETS + i] == 0 && nB[PACKETS + i] == 0) }
+        for (i : links_before * PACKETS .. (LINKS + 1) * PACKETS - 1) { assert(D[i] == 0) }
+#endif
     }
 }
 
@@ -1154,7 +1401,7 @@ init
     atomic {
         rx_ready[0] = 1; tx_ready[0] = 1; session_a[0] = 1; session_b[0] = 1;
         run A(); run CA(); run PMD(); run B(); run CB(); run SW();
-#if A_DIES || B_DIES
+#if A_DIES || B_DIES || SW_DIES
         run Killer();
 #endif
         run Rest()
