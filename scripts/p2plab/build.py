@@ -8,6 +8,9 @@ from .waiting import LabError
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("P2P_BUILD") or os.path.join(ROOT, "build"))
 
+# For programs that are built with them: the library has a handler of its own for that signal.
+SANITIZERS = {"ASAN_OPTIONS": "handle_sigbus=0"}
+
 
 def _there(path, how):
     if not os.path.exists(path):

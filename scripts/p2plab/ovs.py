@@ -46,7 +46,7 @@ class Ovs:
         self.other_config = {"pmd-cpu-mask": pmd_mask(), "pmd-maxsleep": "100", **(other_config or {})}
         # OVS's programs do not care to free everything when they end.
         self.env = {**os.environ, "OVS_RUNDIR": folder, "OVS_DBDIR": folder, "OVS_SYSCONFDIR": folder,
-                    "OVS_LOGDIR": folder, "ASAN_OPTIONS": "detect_leaks=0"}
+                    "OVS_LOGDIR": folder, "ASAN_OPTIONS": build.SANITIZERS["ASAN_OPTIONS"] + ":detect_leaks=0"}
         self.preload = preload
         self.server = self.vswitchd = None
         self.appctl = Unixctl(os.path.join(folder, "vswitchd.ctl"))

@@ -25,7 +25,7 @@ class ProcessCarrier:
         command = [build.vnf(program), *arguments, "--socket", self.socket, "--wait", str(self.wait)]
         with open(self.log, "ab") as err, signals.shielded():
             self.child = Child(self.name, command, log=self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=err, env={**os.environ, **self.env} if self.env else None)
+                               stderr=err, env={**os.environ, **build.SANITIZERS, **(self.env or {})})
 
     @property
     def pid(self):
