@@ -50,7 +50,7 @@ help: ## print this
 deps: ## install the Debian packages that the rest needs
 	scripts/deps.sh
 
-all: lib vnfs ovs p2plinkd ## build the library, the VNFs, the patched OVS and the host agent
+all: lib vnfs ovs p2plinkd dpdk-driver ## build the library, VNFs, the DPDK driver, the patched OVS, the host agent
 
 #
 # Compiler flags.
@@ -194,6 +194,12 @@ $(STAMPS)/ovs-vanilla: scripts/build-ovs.sh
 	@touch $@
 
 #
+# The DPDK driver.
+#
+
+include guest/dpdk/build.mk
+
+#
 # The host agent: qemu/p2plinkd.c and qemu/p2plinkctl.c are programs, the other sources in qemu/ are shared by both.
 # They use OVS's own library (OVSDB client, JSON, unixctl), so OVS's libtool links them.
 #
@@ -245,9 +251,16 @@ endif
 UNIT_MAIN := $(sort $(wildcard tests/unit/test_*.c tests/unit/prop_*.c))
 UNIT_PROGRAMS := $(UNIT_MAIN:%.c=$(BUILD)/%)
 UNIT_COMMON_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(filter-out $(UNIT_MAIN),$(wildcard tests/unit/*.c))))
-E2E_SCRIPTS := $(sort $(wildcard tests/e2e/test_*.py tests/e2e/test_*.sh))
-RUN_TESTS = P2P_BUILD='$(ROOT)/$(BUILD)' $(PYTHON) tests/run-tests.py --logs $(BUILD)/test-logs \
-	$(if $(T),--match '$(T)')
+# What concerns builds, or other people's programs, is not done again with sanitizers.
+E2E_PLAIN_ONLY := $(addprefix tests/e2e/test_,install.sh run_tests.py nodpdk.py fault_versions.py) \
+	$(wildcard tests/e2e/test_dpdk_*.py)
+E2E_SCRIPTS := $(filter-out $(if $(SANITIZE),$(E2E_PLAIN_ONLY)), \
+	$(sort $(wildcard tests/e2e/test_*.py tests/e2e/test_*.sh)))
+# The beginnings of what runs for long.
+SHORT_RUNS := $(foreach p,stress hostile fuzz model,'tests/$(p)/run --short')
+# Tests of restarts fork, and the child has threads of its own.
+RUN_TESTS = P2P_BUILD='$(ROOT)/$(BUILD)' TSAN_OPTIONS=die_after_fork=0 $(PYTHON) tests/run-tests.py \
+	--logs $(BUILD)/test-logs $(if $(T),--match '$(T)')
 
 # Objects with all of the library in them, its private parts too; the linker takes what a test needs.
 $(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags
@@ -259,12 +272,24 @@ $(UNIT_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/%.o $(UNIT_COMMON_OBJ) $(LIB_STATIC) 
 
 .PHONY: tests test unit e2e
 tests: $(UNIT_PROGRAMS) ## build the unit tests
-test: all tests image $(if $(T),,ovs-nodpdk) ## run all tests (T=pattern: some)
-	@$(RUN_TESTS) $(UNIT_PROGRAMS) $(E2E_SCRIPTS)
+test: all tests dpdk-examples image $(if $(T),,ovs-nodpdk ovs-vanilla) ## run all tests (T=pattern: some)
+	@$(RUN_TESTS) $(UNIT_PROGRAMS) $(E2E_SCRIPTS) $(SHORT_RUNS)
 unit: tests ## run the unit tests only; needs no Open vSwitch
 	@$(RUN_TESTS) $(UNIT_PROGRAMS)
-e2e: all image ## run the end-to-end tests only
+e2e: all dpdk-examples image ## run the end-to-end tests only
 	@$(RUN_TESTS) $(E2E_SCRIPTS)
+
+# One after the other; what fails in one does not keep the other from being run.
+.PHONY: sanitized
+sanitized: ## run unit and end-to-end tests with ASan and UBSan, and unit tests with TSan
+	@status=0; \
+	$(MAKE) --no-print-directory SANITIZE=address,undefined all image || exit; \
+	$(MAKE) --no-print-directory SANITIZE=address,undefined sanitized-tests || status=$$?; \
+	$(MAKE) --no-print-directory SANITIZE=thread unit || status=$$?; \
+	exit $$status
+.PHONY: sanitized-tests
+sanitized-tests: all tests image
+	@$(RUN_TESTS) $(UNIT_PROGRAMS) $(E2E_SCRIPTS)
 
 .PHONY: check-style
 check-style: ## check the sources' form, and the series with OVS's checkpatch
@@ -281,7 +306,7 @@ define run-or-tell
 	P2P_BUILD='$(ROOT)/$(BUILD)' $(1) $(2)
 endef
 
-.PHONY: demo stress bench fuzz model
+.PHONY: demo stress policy hostile ovs-check bench fuzz model
 # One after the other: nothing can be built before everything is installed.
 demo: ## install what is needed, build, and show three VNFs being chained (VNF=qemu or process)
 	@$(MAKE) --no-print-directory deps
@@ -289,6 +314,12 @@ demo: ## install what is needed, build, and show three VNFs being chained (VNF=q
 	$(call run-or-tell,scripts/demo.py,--vnf=$(VNF))
 stress: $(if $(wildcard tests/stress/run),all) ## flip links under full load for long
 	$(call run-or-tell,tests/stress/run)
+policy: all ovs-vanilla ## change rules under traffic, thousands of times, and see what passes; vanilla beside it
+	P2P_BUILD='$(ROOT)/$(BUILD)' P2P_REPETITIONS=5000 tests/e2e/test_policy_order.py
+hostile: all image ## let hostile VNFs and guests do their worst, for minutes
+	$(call run-or-tell,tests/hostile/run)
+ovs-check: all ovs-vanilla ## run Open vSwitch's own tests in the patched tree, and compare with the vanilla one
+	P2P_BUILD='$(ROOT)/$(BUILD)' $(PYTHON) scripts/ovs-check.py
 bench: $(if $(wildcard scripts/bench.py),all) ## measure against vanilla Open vSwitch and the peers
 	$(call run-or-tell,scripts/bench.py)
 fuzz: ## fuzz whatever reads shared memory or a socket

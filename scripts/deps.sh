@@ -22,6 +22,7 @@ packages=(
 
     # Open vSwitch and what it links with.
     openvswitch-source
+    dpdk-dev        # dpdk-testpmd, for the driver's tests.
     libdpdk-dev     # Brings libnuma, libpcap, libibverbs, libbpf, libxdp, which OVS looks for.
     libnuma-dev libpcap-dev libbpf-dev libxdp-dev
     libssl-dev libcap-ng-dev libunbound-dev

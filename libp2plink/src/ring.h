@@ -54,6 +54,7 @@ struct p2p_cons {
     uint32_t max_len;
     bool wc;
     uint64_t bad_index; /* Times that the producer's index was impossible. */
+    uint32_t extra;     /* Packets that P2P_DESC_TSO stands for, beyond those handed out; for who counts. */
 };
 
 /* How far ahead the producer asks for the ownership of lines that it is going to write. */
@@ -203,9 +204,17 @@ static inline uint32_t p2p_cons_head(struct p2p_cons *c)
  * consumer busy with what is out of bounds. */
 #define P2P_BAD_MAX 256u
 
+/* How many packets 'len' bytes with 'flags' stand for. */
+static inline uint32_t p2p_desc_segments(uint32_t flags, uint32_t len)
+{
+    uint32_t payload = p2p_desc_tso_payload(flags), headers = p2p_desc_tso_headers(flags);
+
+    return !(flags & P2P_DESC_TSO) || !payload || len <= headers ? 1 : (len - headers + payload - 1) / payload;
+}
+
 /* Hands out packets up to index 'upto', at most 'n', adds their bytes, and returns how many.  Descriptors that are out
  * of bounds are skipped and counted in '*bad'; with too many of those, it ends early.  If 'flags' is not NULL, stores
- * the descriptors' flags there. */
+ * the descriptors' flags there: then P2P_DESC_TSO is known, and such a packet counts as those that it stands for. */
 static inline unsigned p2p_cons_take_flags(struct p2p_cons *c, uint32_t upto, struct p2p_pkt *pkts, uint32_t *flags,
                                            unsigned n, uint64_t *bytes, uint64_t *bad)
 {
@@ -223,8 +232,8 @@ static inline unsigned p2p_cons_take_flags(struct p2p_cons *c, uint32_t upto, st
         uint32_t hash = p2p_load(&shared->hash);
 
         next++;
-        if (p2p_unlikely(len < P2P_FRAME_MIN || len > c->max_len || len > c->data_size
-                         || off > c->data_size - len)) {
+        uint32_t max_len = flags && p2p_unlikely(desc_flags & P2P_DESC_TSO) ? P2P_TSO_MAX : c->max_len;
+        if (p2p_unlikely(len < P2P_FRAME_MIN || len > max_len || len > c->data_size || off > c->data_size - len)) {
             p2p_store(bad, *bad + 1);
             continue;
         }
@@ -233,6 +242,11 @@ static inline unsigned p2p_cons_take_flags(struct p2p_cons *c, uint32_t upto, st
         pkts[i].hash = desc_flags & P2P_DESC_HASH ? hash : 0;
         if (flags) {
             flags[i] = desc_flags;
+            if (p2p_unlikely(desc_flags & P2P_DESC_TSO)) {
+                uint32_t extra = p2p_desc_segments(desc_flags, len) - 1;
+                c->extra += extra;
+                *bytes += (uint64_t)extra * p2p_desc_tso_headers(desc_flags);
+            }
         }
         __builtin_prefetch(pkts[i].data);
         *bytes += len;

@@ -195,9 +195,8 @@ static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p
         if (conn->role != P2P_ROLE_VNF || conn->port) {
             sw_conn_send_error(conn, m->seq, -EINVAL, "a connection attaches one VNF to one port");
         } else if (!port) {
-            sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr: ovs-vsctl add-port BRIDGE %s -- "
-                               "set "
-                               "Interface %s type=dpdkr", m->name, m->name, m->name);
+            sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr: ovs-vsctl add-port BRIDGE %s "
+                               "-- set Interface %s type=dpdkr", m->name, m->name, m->name);
         } else {
             sw_port_attach(port, conn, m->seq, fd >= 0 && m->generation ? &own : NULL);
         }

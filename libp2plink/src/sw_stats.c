@@ -18,7 +18,7 @@
 
 /* More than any memory moves: 2 ns per packet and queue. */
 #define MIN_NS_PER_PACKET 2u
-/* Growth of counters that are for people only: more than anybody offers between two looks, too little for a sum to wrap. */
+/* Growth of counters that people look at: more than anybody offers between two looks, too little for sums to wrap. */
 #define MOST_REFUSED (UINT64_C(1) << 40)
 
 /* From now on, growth counts. */

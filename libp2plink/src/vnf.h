@@ -159,8 +159,8 @@ void vnf_tx_end(struct p2p_port *port, unsigned queue, const struct vnf_tx *tx, 
                 unsigned refused);
 /* p2p_rx_burst() that also tells the descriptors' flags, unless 'flags' is NULL. */
 unsigned vnf_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkts, uint32_t *flags, unsigned n);
-/* Tells those who send to 'port' directly what its application can deal with: P2P_TAKES_*.  The control thread passes it
- * on; packets that are on their way may still be of the former kind. */
+/* Tells those who send to 'port' directly what its application can deal with: P2P_TAKES_*.  The control thread passes
+ * it on; packets that are on their way may still be of the former kind. */
 void vnf_set_takes(struct p2p_port *port, uint32_t takes);
 
 /* vnf_port.c */

@@ -170,7 +170,7 @@ unsigned vnf_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
 {
     struct vnf_rxq_stats *stats = &port->rxs[queue < P2P_MAX_QUEUES ? queue : 0];
     uint64_t normal_bytes = 0, direct_bytes = 0, bad = stats->bad;
-    unsigned direct = 0, got = 0;
+    unsigned direct = 0, got = 0, extra = 0;
 
     p2p_rcu_lock();
     struct vnf_map *map = p2p_rcu_get(port->map);
@@ -191,7 +191,9 @@ unsigned vnf_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
                 /* What the receiver has not taken when a link is over, counts as dropped. */
                 p2p_cons_received(s->ring);
                 got += k;
-                direct += k;
+                direct += k + s->ring->extra;
+                extra += s->ring->extra;
+                s->ring->extra = 0;
             } else {
                 got += p2p_cons_take_flags(s->ring, s->upto, pkts + got, flags ? flags + got : NULL, n - got,
                                            &normal_bytes, &stats->bad);
@@ -216,7 +218,7 @@ unsigned vnf_rx_burst(struct p2p_port *port, unsigned queue, struct p2p_pkt *pkt
     p2p_rcu_unlock();
 
     if (got) {
-        p2p_store(&stats->packets, stats->packets + got);
+        p2p_store(&stats->packets, stats->packets + got + extra);
         p2p_store(&stats->bytes, stats->bytes + normal_bytes + direct_bytes);
         p2p_store(&stats->direct_packets, stats->direct_packets + direct);
         p2p_store(&stats->direct_bytes, stats->direct_bytes + direct_bytes);

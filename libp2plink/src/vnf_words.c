@@ -117,7 +117,7 @@ static void hide_chan(struct vnf_map *map, struct vnf_chan *c)
 }
 
 /* The sender has left: an honest one, which has said so before we were asked to drain, puts nothing more into the
- * channel, and what another one goes on to put there is not received.  Else it could keep its link, and others from us. */
+ * channel, and what another one goes on to put there is not received.  Else it could keep others off us. */
 static void chan_begin_end(struct vnf_chan *c)
 {
     if (!c->ending) {

@@ -17,8 +17,8 @@ MARKED_UDP_PORT = 7
 
 class Chain:
     """'source', 'sink' and 'forwarder' are arguments for the three programs; 'settings' are further ones for ovs-vsctl,
-    for each port by name; 'how' are further ones for Lab.vnf(), for each VNF by name.  A second chain in a lab has its own
-    bridge and 'first' port, and a 'prefix' for the names of its VNFs."""
+    for each port by name; 'how' are further ones for Lab.vnf(), for each VNF by name.  A second chain in a lab has its
+    own bridge and 'first' port, and a 'prefix' for the names of its VNFs."""
 
     def __init__(self, lab, hops=2, *, bridge="br-lab", source=(), forwarder=(), sink=(), common=("--idle", "sleep"),
                  settings=None, ready=90, first=1, prefix="", how=None):

@@ -2,11 +2,11 @@
 """Accounts of a chain whose VNFs die: what may be missing is what was in the rings of a dead one, and in its hands.
 
 Three witnesses that know nothing of one another must agree when traffic rests: the VNFs (what the living have sent and
-received, by sequence number), the switch (its counters), and the shared memory that the dead have left.  All numbers are
-since the chain began, over all VNFs that a port has had, and every packet has the same length.
+received, by sequence number), the switch (its counters), and the shared memory that the dead have left.  All numbers
+are since the chain began, over all VNFs that a port has had, and every packet has the same length.
 
     sent        into the rings, normal and direct, by the dead (shared memory) and the living
-    entered     of these, what the switch says it has got on that port; the rest was in the dead one's ring to the switch
+    entered     of these, what the switch says it has got on that port; the rest was in the dead one's ring to it
     arrived     put into the rings of the VNFs of a port, as the switch says
     received    of these, taken out again; what the dead have not taken is in what they left, or abandoned
 """
@@ -59,8 +59,7 @@ class Deaths:
         self.buried = {vnf.name: 0 for vnf in chain.vnfs}
         self.forced = dict.fromkeys(chain.numbers, 0)   # Links that ended by force, their receiver being alive.
         self.ids = {}        # {VNF: what its packets are marked with}
-        self.base = {}       # {port: (generation, sent, received)}: what its region's words say, but was before its VNF.
-        self.directly = {}   # {(port, generation): sent directly}, by former VNFs.
+        self.base = {}       # {(port, generation): what its region's words count, and its VNF does not}
         self.sent_by = {}    # {id: packets} of senders that are dead.
         self.meet()
 
@@ -80,6 +79,20 @@ class Deaths:
         self.ids.update({name: report["tx"]["id"] for name, report in reports.items() if "tx" in report})
         return reports
 
+    @staticmethod
+    def words(region):
+        """(sent, sent directly, received)"""
+        directly = region.sent_directly()
+        return region.from_vnf()[0] + directly, directly, region.to_vnf()[1] + region.received_directly()
+
+    def _rebase(self, live):
+        """Traffic rests, and 'live' is what the VNFs have counted."""
+        self.regions.look()
+        for port, stats in live.items():
+            region = self.regions.port(port)
+            counted = stats["tx_packets"], stats["tx_direct_packets"], stats["rx_packets"]
+            self.base[port, region.generation] = tuple(w - c for w, c in zip(self.words(region), counted))
+
     def grasp(self, vnf):
         """Takes hold of what 'vnf' has."""
         self.regions.look()
@@ -98,22 +111,15 @@ class Deaths:
         wait_for(f"the switch to take {vnf.name} for dead",
                  lambda: not any(self.chain.ovs.links()[port]["attached"] for port in vnf.ports), 60, 0)
         for port, (region, not_entered, left_directly) in had.items():
-            # In a guest's region words go on from one VNF to the next, and rings begin anew with each.
-            known, sent_before, received_before = self.base.get(port, (None, 0, 0))
-            if known != region.generation:
-                sent_before = received_before = 0
-            sent, (head, tail) = region.from_vnf()[0], region.to_vnf()
+            head, tail = region.to_vnf()
             dead = Dead(sent=0, sent_directly=0, not_entered=not_entered, received=0, left=head - tail,
                         left_directly=left_directly)
-            if alive:
-                sent_before, received_before = sent_before - sent, received_before - tail
-            else:
-                directly, received = region.sent_directly(), region.received_directly()
-                dead.sent, dead.received = sent + directly - sent_before, tail + received - received_before
-                dead.sent_directly = directly - self.directly.get((port, region.generation), 0)
-                sent_before, received_before = directly, received
-                self.directly[port, region.generation] = directly
-            self.base[port] = (region.generation, sent_before, received_before)
+            if not alive:
+                before = self.base.get((port, region.generation), (0, 0, 0))
+                words = self.words(region)
+                dead.sent, dead.sent_directly, dead.received = (w - b for w, b in zip(words, before))
+                # A guest's region stays: there, words go on from one VNF to the next, and rings begin anew with each.
+                self.base[port, region.generation] = (words[1], words[1], region.received_directly())
             self.dead[port].append(dead)
         self.buried[vnf.name] += 1
         if vnf.name in self.ids and not alive:
@@ -121,6 +127,7 @@ class Deaths:
 
     def rename(self, vnf):
         """The packets of its successor can be told from its own."""
+        self.ids.pop(vnf.name, None)
         if "--id" in vnf.arguments:
             i = vnf.arguments.index("--id") + 1
             vnf.arguments[i] = str(int(vnf.arguments[i]) + 2)
@@ -143,8 +150,8 @@ class Deaths:
                 f"there or took anything, the switch dropped {sum(links[p]['tx_dropped'] for p in self.dead)}")
 
     def rest(self, seconds=60, rules=True):
-        """Stops sending, and returns what does not agree when everything has arrived, or after some time.  'rules': their
-        counters too, for which OVS takes its time."""
+        """Stops sending, and returns what does not agree when everything has arrived, or after some time.  'rules':
+        their counters too, for which OVS takes its time."""
         self.chain.stop()
         begin = time.monotonic()
         while True:
@@ -199,6 +206,8 @@ class Deaths:
                        of[p]["tx_packets"] - sent[q] - left, hands)
         for name, sender, receiver, _ in chain.ways():
             self._streams(errors, name, reports[sender], reports[receiver])
+        if not errors:
+            self._rebase(live)
         return errors
 
     def _streams(self, errors, name, sender, receiver):

@@ -7,16 +7,19 @@ never sleeps.  Any of them can be the forwarder of a chain."""
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 
 from . import build, signals
 from .chain import Chain
-from .proc import Child
+from .guest import GuestCarrier
+from .proc import Child, run
 from .waiting import LabError, wait_for
 
 PROMPT = "testpmd> "
+MEMPOOL = "/usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_mempool_ring.so.23"
 
 
 def driver():
@@ -46,7 +49,26 @@ def testpmd():
     return path
 
 
-class App:
+class Forwarder:
+    """What a chain asks of its forwarders.  'ports' are those of the application, and xstats(port) its statistics."""
+
+    def report(self):
+        """As p2p-forward's, as far as accounts.py needs it."""
+        directions = []
+        all_xstats = [self.xstats(port) for port in self.ports]
+        for i, (port, x) in enumerate(zip(self.ports, all_xstats)):
+            partner = all_xstats[i ^ 1 if len(self.ports) > 1 else i]
+            stats = {f"{way}_{unit}": x[f"{way}_normal_{unit}"] + x[f"{way}_direct_{unit}"]
+                     for way in ("rx", "tx") for unit in ("packets", "bytes")}
+            stats |= {"rx_bad": x["rx_bad_descriptors"], "tx_epochs": x["tx_switchovers"]}
+            stats |= {f"{way}_direct_packets": x[f"{way}_direct_packets"] for way in ("rx", "tx")}
+            directions.append({"from": port, "port": {"name": port}, "port_stats": stats, "pending": 0,
+                               "dropped": x["rx_good_packets"] - partner["tx_good_packets"],
+                               "too_long": x["rx_errors"]})
+        return {"program": self.name, "directions": directions}
+
+
+class App(Forwarder):
     """A DPDK application with a device for each of 'ports', in this order, and then 'vdevs' (arguments of --vdev).  It
     is ready when it says 'ready' (a regular expression)."""
 
@@ -105,28 +127,11 @@ class App:
     def link_up(self, port):
         return self.telemetry(f"/ethdev/link_status,{self.ports.index(port)}")["status"] == "UP"
 
-    def report(self):
-        """As p2p-forward's, as far as accounts.py needs it."""
-        directions = []
-        all_xstats = [self.xstats(port) for port in self.ports]
-        for i, (port, x) in enumerate(zip(self.ports, all_xstats)):
-            partner = all_xstats[i ^ 1 if len(self.ports) > 1 else i]
-            stats = {f"{way}_{unit}": x[f"{way}_normal_{unit}"] + x[f"{way}_direct_{unit}"]
-                     for way in ("rx", "tx") for unit in ("packets", "bytes")}
-            stats |= {"rx_bad": x["rx_bad_descriptors"], "tx_epochs": x["tx_switchovers"]}
-            stats |= {f"{way}_direct_packets": x[f"{way}_direct_packets"] for way in ("rx", "tx")}
-            directions.append({"from": port, "port": {"name": port}, "port_stats": stats, "pending": 0,
-                               "dropped": x["rx_good_packets"] - partner["tx_good_packets"],
-                               "too_long": x["rx_errors"]})
-        return {"program": self.name, "directions": directions}
 
+class Prompt:
+    """testpmd's prompt."""
 
-class Testpmd(App):
-    """testpmd with its prompt."""
-
-    def __init__(self, lab, name, ports, arguments=(), **more):
-        super().__init__(lab, name, testpmd(), ports, ["-i", "--total-num-mbufs=4096", *arguments], lcores=2, **more)
-        self.seen = 0
+    seen = 0
 
     def wait_ready(self, seconds=60):
         self._wait_prompt(seconds)
@@ -137,7 +142,7 @@ class Testpmd(App):
             text = self.output()
             at = text.find(PROMPT, self.seen)
             if at < 0:
-                self.child.check()
+                self.check()
                 return None
             said, self.seen = text[self.seen:at], at + len(PROMPT)
             return (said,)
@@ -145,8 +150,7 @@ class Testpmd(App):
 
     def __call__(self, command):
         """What it says to 'command'."""
-        self.child.popen.stdin.write(command.encode() + b"\n")
-        self.child.popen.stdin.flush()
+        self.send(command)
         return self._wait_prompt()
 
     def mode(self, name):
@@ -157,12 +161,100 @@ class Testpmd(App):
             raise LabError(f"{self.name} does not know the forwarding mode {name}: {said}")
         self("start")
 
-    def quit(self):
-        self.child.popen.stdin.write(b"stop\nquit\n")
+
+class Testpmd(Prompt, App):
+    """testpmd as a process."""
+
+    def __init__(self, lab, name, ports, arguments=(), **more):
+        super().__init__(lab, name, testpmd(), ports, ["-i", "--total-num-mbufs=4096", *arguments], lcores=2, **more)
+
+    def check(self):
+        self.child.check()
+
+    def send(self, line):
+        self.child.popen.stdin.write(line.encode() + b"\n")
         self.child.popen.stdin.flush()
+
+    def quit(self):
+        self.send("stop\nquit")
         wait_for(f"{self.name} to quit", lambda: not self.child.alive(), 20)
         if self.child.popen.returncode:
             raise LabError(f"{self.name} has {self.child.status()}: {self.child.last_words()}")
+
+
+class GuestTestpmd(Prompt, Forwarder):
+    """testpmd in a guest, which finds its ports by itself."""
+
+    def __init__(self, lab, name, ports, arguments=()):
+        self.lab = lab
+        self.name = name
+        self.ports = list(ports)
+        self.said = b""
+        # Those of links look the same, but come later.
+        devices = "grep -l 0x1110 /sys/bus/pci/devices/*/device"
+        command = [testpmd(), "--no-huge", "-m", "128", "--no-telemetry", "--lcores=(0,1)@0", "-d", MEMPOOL,
+                   "-d", driver(), "--", "-i", "--total-num-mbufs=4096", *arguments]
+        self.carrier = GuestCarrier(
+            name, lab.dir, ["--memory", "448"], image=guest_image(lab),
+            shell=f"until [ $({devices} | wc -l) = {len(ports)} ]; do sleep 0.1; done 2>/dev/null; sleep 0.2; exec "
+                  + " ".join(shlex.quote(word) for word in command))
+        lab.stack.callback(self.carrier.stop)
+        for port in ports:
+            lab.ovs.vsctl("set", "Interface", port, "external_ids:p2plink-qmp=" + self.carrier.qmp)
+        self.carrier.start("", [])
+
+    def wait_ready(self, seconds=120):
+        super().wait_ready(seconds)
+        # In which order it has found them, only their addresses tell.
+        macs = {row["mac_in_use"]: row["name"] for row in self.lab.ovs.table("Interface", "name", "mac_in_use")}
+        found = [macs[mac.lower()] for mac in re.findall(r"^Port \d+: ([0-9A-F:]{17})$", self.output(), re.M)]
+        if sorted(found) != sorted(self.ports):
+            raise LabError(f"{self.name} has ports {found}, not {self.ports}")
+        self.index = {port: i for i, port in enumerate(found)}
+
+    def output(self):
+        self.said += self.carrier.receive(0.01)
+        return self.said.decode(errors="replace").replace("\r", "")
+
+    def check(self):
+        self.carrier.check()
+
+    def send(self, line):
+        self.carrier.send(line.encode() + b"\n")
+
+    def stop(self):
+        self.carrier.stop()
+
+    def xstats(self, port):
+        said = self(f"show port xstats {self.index[port]}")
+        return {name: int(value) for name, value in re.findall(r"^(\w+): (\d+)$", said, re.M)}
+
+
+def guest_image(lab):
+    """The guests' image with testpmd, the driver, and all that they are linked with."""
+    to = os.path.join(lab.dir, "image")
+    if os.path.exists(to):
+        return to
+    root = os.path.join(lab.dir, "root")
+    files = {testpmd(), MEMPOOL, driver()}
+    for program in list(files):
+        files.update(re.findall(r"(/\S+) \(0x", run(["ldd", program]).stdout))
+    for path in files:
+        os.makedirs(os.path.dirname(root + path), exist_ok=True)
+        shutil.copy(path, root + path)
+    os.makedirs(to)
+    for name in "vmlinuz", ".accel":
+        if os.path.exists(os.path.join(build.image(), name)):
+            shutil.copy2(os.path.join(build.image(), name), to)
+    extra = os.path.join(lab.dir, "image", "extra.gz")
+    run(["sh", "-c", 'cd "$1" && find . | busybox cpio -o -H newc -R 0:0 | gzip -1 >"$2"', "sh", root, extra])
+    # The kernel unpacks one archive after the other.
+    with open(os.path.join(to, "initrd.gz"), "wb") as out:
+        for path in os.path.join(build.image(), "initrd.gz"), extra:
+            with open(path, "rb") as f:
+                shutil.copyfileobj(f, out)
+    os.unlink(extra)
+    return to
 
 
 class DpdkChain(Chain):

@@ -20,17 +20,18 @@ def accel():
 
 
 class GuestCarrier:
-    """'options' go to start-guest.sh; 'shell' is what the guest's shell runs, {} being the VNF with its arguments.  What
-    stands after 'options' goes to QEMU: a third serial port on which to tell that shell something (tell()), and a
-    monitor for others than p2plinkd."""
+    """'options' go to start-guest.sh; 'shell' is what the guest's shell runs, {} being the VNF with its arguments.
+    QEMU has a third serial port too, on which to tell() that shell something, and a 'monitor' for others than
+    p2plinkd."""
     kind = "guest"
 
-    def __init__(self, name, folder, options=(), wait=90, shell="exec {}"):
+    def __init__(self, name, folder, options=(), wait=90, shell="exec {}", image=None):
         self.name = name
         self.dir = folder
         self.options = list(options)
         self.wait = wait
         self.shell = shell
+        self.image = image or build.image()
         self.log = os.path.join(folder, name + ".start")
         self.console = os.path.join(folder, name + ".console")
         self.qmp = os.path.join(folder, name + ".qmp")
@@ -39,12 +40,13 @@ class GuestCarrier:
         self.monitor = os.path.join(folder, name + ".monitor")
         self.child = None
         self.sock = None
+        self.ringing = None
 
     def start(self, program, arguments):
         inside = shlex.join([program, *arguments, "--attach", "pci", "--wait", str(self.wait)])
         with signals.shielded():
             self.child = Child(self.name, [
-                build.start_guest(), "--image", build.image(), "--dir", self.dir, "--name", self.name,
+                build.start_guest(), "--image", self.image, "--dir", self.dir, "--name", self.name,
                 "--run", self.shell.replace("{}", inside), *self.options, "--",
                 "-chardev", f"socket,id=bell,path={self.bell},server=on,wait=off", "-serial", "chardev:bell",
                 "-qmp", f"unix:{self.monitor},server=on,wait=off"], log=self.log)
@@ -94,6 +96,7 @@ class GuestCarrier:
         return words
 
     def stop(self):
+        self._hang_up()
         if self.sock:
             self.sock.close()
             self.sock = None
@@ -102,15 +105,22 @@ class GuestCarrier:
 
     def kill(self):
         """QEMU dies where it stands, and start-guest.sh says so."""
+        self._hang_up()
         os.kill(self.qemu_pid(), signal.SIGKILL)
         self.child.popen.wait(20)
 
     def tell(self, line):
         """Writes a line to the third serial port, /dev/ttyS2."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.connect(self.bell)
-            sock.sendall(line.encode() + b"\n")
-            time.sleep(0.1)  # QEMU takes in what a client has said only while it is there.
+        self._hang_up()      # Or QEMU serves nobody else.
+        self.ringing = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.ringing.connect(self.bell)
+        self.ringing.sendall(line.encode() + b"\n")
+        # QEMU takes in what a client has said only while it is there, so it stays.
+
+    def _hang_up(self):
+        if self.ringing:
+            self.ringing.close()
+            self.ringing = None
 
     @property
     def pid(self):

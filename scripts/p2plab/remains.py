@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared memory of a switch's ports and links, as whoever may look into vswitchd sees it: what a VNF had in its rings
-when it died, and which control words a link has come to.  Reads only; docs/shared-memory.md says what lies where.
+"""The shared memory of a switch's ports and links, as whoever may look into vswitchd sees it: what a VNF had in its
+rings when it died, and which control words a link has come to.  Reads only; docs/shared-memory.md says what lies
+where.
 
-A region that has been mapped here stays readable when vswitchd gives it up, but may be wiped then: who wants to know
-what a dead VNF has left, reads while its ports are still without a successor."""
+A region that has been mapped here stays readable when vswitchd gives it up, but may be wiped then: who wants to
+know what a dead VNF has left, reads while its ports are still without a successor."""
 
 import mmap
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings the link of a VNF that is a process into each of its states, and keeps it there by stopping the VNF.
+"""Brings the link of a VNF into each of its states, and keeps it there by stopping the VNF's process, or its QEMU.
 
 A link of which one VNF does not answer stays where it is until a time limit, so no state is too short to be met."""
 
@@ -9,7 +9,8 @@ from . import deaths, openflow
 from .chain import MARKED_UDP_PORT
 from .waiting import LabError, wait_for
 
-STATES = ("normal", "provisioning", "switching", "direct", "reverting", "lingering", "draining", "dropping", "unmapping")
+STATES = ("normal", "provisioning", "switching", "direct", "reverting", "lingering", "draining", "dropping",
+          "unmapping")
 SECONDS = 60
 ATTEMPTS = 20
 
@@ -43,7 +44,7 @@ class Driver:
         rx = region.rx_link()[1]
         if rx in ("drain", "drop"):
             return {"drain": "draining", "drop": "dropping"}[rx]
-        return "lingering" if link["link_id"] else "normal" if not self.regions.links(p) else "ending"
+        return "lingering" if link["link_id"] else "ending" if link["rx_link_id"] or region.wants() else "normal"
 
     def wait(self, p, state):
         wait_for(f"{p} to be {state}", lambda: self.state(p) == state, SECONDS, 0, lambda: self.state(p))
@@ -62,11 +63,19 @@ class Driver:
             return
         if state in ("normal", "provisioning"):
             self.wait(p, "normal")
+            self._wait_unplugged()
         if state == "normal":
             return
         deaths.stop(vnf)
         if state in ("provisioning", "switching"):
             self.unblock(p, q)
+
+    def _wait_unplugged(self):
+        """A VM that is stopped while it lets go of the last link's device gets no other."""
+        agent = self.chain.lab.agent
+        if agent:
+            wait_for("the link's device to leave", lambda: not any(
+                device["kind"] == "link" for vm in agent.show()["vms"] for device in vm["devices"]), SECONDS, 0.01)
 
     def bring(self, vnf, p, q, state):
         """Brings the link into 'state', the VNF stopped, from all links being direct, under traffic."""

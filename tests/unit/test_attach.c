@@ -826,7 +826,7 @@ static void packets_kept_over_the_end_of_a_link(void **state)
     assert_int_equal(stats_of(1).in_packets, 23);
 }
 
-/* A sender that does not leave the channel when its link is over keeps neither the link, nor its receiver from others. */
+/* A sender that does not leave the channel when its link is over keeps neither the link nor its receiver. */
 static void sender_that_stays(void **state)
 {
     struct raw_vnf a;

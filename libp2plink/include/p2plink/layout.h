@@ -92,8 +92,8 @@ static_assert(sizeof(struct p2p_desc) == 16, "ABI");
  * consumer says P2P_TAKES_CSUM: the packet comes straight from its sender's memory, and perhaps goes no further. */
 #define P2P_DESC_CSUM UINT32_C(0x2)
 /* A TCP packet of up to P2P_TSO_MAX bytes that stands for several, as TCP segmentation would make of it; with
- * P2P_DESC_CSUM.  Only if the consumer says P2P_TAKES_TSO.  The flags have the payload of a segment in their upper half,
- * and the length of the headers, which is even, in bits 8 to 15. */
+ * P2P_DESC_CSUM.  Only if the consumer says P2P_TAKES_TSO.  The flags have the payload of a segment in their upper
+ * half, and the length of the headers, which is even, in bits 8 to 15. */
 #define P2P_DESC_TSO UINT32_C(0x4)
 #define P2P_TSO_MAX (65535u + P2P_FRAME_OVERHEAD)
 static inline uint32_t p2p_desc_tso(uint32_t payload, uint32_t headers)
