@@ -10,7 +10,9 @@ import re
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 
 from . import build, signals
 from .chain import Chain
@@ -26,6 +28,18 @@ def driver():
     path = os.path.join(build.BUILD, "lib", "dpdk", "librte_net_p2plink.so")
     if not os.path.exists(path):
         raise LabError(f"{path} is missing: 'make dpdk-driver' first")
+    return path
+
+
+def _loadable_driver(lab):
+    """The driver, or a copy of it where DPDK loads it from: not below a folder that everybody may write to, as /tmp."""
+    path = folder = driver()
+    while folder != "/":
+        folder = os.path.dirname(folder)
+        if os.stat(folder).st_mode & stat.S_IWOTH:
+            private = tempfile.mkdtemp(prefix="p2p.", dir="/run")
+            lab.stack.callback(shutil.rmtree, private, ignore_errors=True)
+            return shutil.copy(path, private)
     return path
 
 
@@ -81,7 +95,7 @@ class App(Forwarder):
         cpus = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
         devices = [f"net_p2plink{i},socket={lab.ovs.socket},port={port}" for i, port in enumerate(self.ports)]
         command = ["stdbuf", "-oL", program, "--no-huge", "-m", "512", "--no-shconf", "--file-prefix", name, "--no-pci",
-                   f"--lcores=({','.join(str(i) for i in range(lcores))})@({cpus})", "-d", driver(),
+                   f"--lcores=({','.join(str(i) for i in range(lcores))})@({cpus})", "-d", _loadable_driver(lab),
                    *[f"--vdev={device}" for device in [*devices, *vdevs]], "--", *arguments]
         with signals.shielded():
             self.child = Child(name, command, log=self.log, stdin=subprocess.PIPE,
