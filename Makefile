@@ -276,20 +276,25 @@ test: all tests dpdk-examples image $(if $(T),,ovs-nodpdk ovs-vanilla) ## run al
 	@$(RUN_TESTS) $(UNIT_PROGRAMS) $(E2E_SCRIPTS) $(SHORT_RUNS)
 unit: tests ## run the unit tests only; needs no Open vSwitch
 	@$(RUN_TESTS) $(UNIT_PROGRAMS)
-e2e: all dpdk-examples image ## run the end-to-end tests only
+e2e: all $(if $(SANITIZE),,dpdk-examples) image ## run the end-to-end tests only
 	@$(RUN_TESTS) $(E2E_SCRIPTS)
 
-# One after the other; what fails in one does not keep the other from being run.
-.PHONY: sanitized
+# The unit tests wait more than they compute, so both kinds run at a time.  What fails keeps nothing else from being run.
+.PHONY: sanitized unit-asan unit-tsan e2e-asan
 sanitized: ## run unit and end-to-end tests with ASan and UBSan, and unit tests with TSan
+	@$(MAKE) --no-print-directory SANITIZE=address,undefined all tests image
+	@$(MAKE) --no-print-directory SANITIZE=thread tests
 	@status=0; \
-	$(MAKE) --no-print-directory SANITIZE=address,undefined all image || exit; \
-	$(MAKE) --no-print-directory SANITIZE=address,undefined sanitized-tests || status=$$?; \
-	$(MAKE) --no-print-directory SANITIZE=thread unit || status=$$?; \
+	$(MAKE) --no-print-directory --keep-going -j2 -Otarget unit-asan unit-tsan || status=$$?; \
+	$(MAKE) --no-print-directory e2e-asan || status=$$?; \
 	exit $$status
-.PHONY: sanitized-tests
-sanitized-tests: all tests image
-	@$(RUN_TESTS) $(UNIT_PROGRAMS) $(E2E_SCRIPTS)
+unit-asan:
+	@echo "unit tests, ASan and UBSan"; $(MAKE) --no-print-directory SANITIZE=address,undefined unit
+unit-tsan:
+	@echo "unit tests, TSan"; $(MAKE) --no-print-directory SANITIZE=thread unit
+e2e-asan:
+	@echo "end-to-end tests, ASan and UBSan"
+	@P2P_REPETITIONS=$${P2P_REPETITIONS:-100} $(MAKE) --no-print-directory SANITIZE=address,undefined e2e
 
 .PHONY: check-style
 check-style: ## check the sources' form, and the series with OVS's checkpatch

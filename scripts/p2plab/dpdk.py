@@ -21,6 +21,7 @@ from .proc import Child, run
 from .waiting import LabError, wait_for
 
 PROMPT = "testpmd> "
+GUEST_DRIVER = "/usr/lib/dpdk/librte_net_p2plink.so"
 MEMPOOL = "/usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_mempool_ring.so.23"
 
 
@@ -207,7 +208,7 @@ class GuestTestpmd(Prompt, Forwarder):
         # Those of links look the same, but come later.
         devices = "grep -l 0x1110 /sys/bus/pci/devices/*/device"
         command = [testpmd(), "--no-huge", "-m", "128", "--no-telemetry", "--lcores=(0,1)@0", "-d", MEMPOOL,
-                   "-d", driver(), "--", "-i", "--total-num-mbufs=4096", *arguments]
+                   "-d", GUEST_DRIVER, "--", "-i", "--total-num-mbufs=4096", *arguments]
         self.carrier = GuestCarrier(
             name, lab.dir, ["--memory", "448"], image=guest_image(lab),
             shell=f"until [ $({devices} | wc -l) = {len(ports)} ]; do sleep 0.1; done 2>/dev/null; sleep 0.2; exec "
@@ -250,12 +251,13 @@ def guest_image(lab):
     if os.path.exists(to):
         return to
     root = os.path.join(lab.dir, "root")
-    files = {testpmd(), MEMPOOL, driver()}
+    files = {testpmd(): testpmd(), MEMPOOL: MEMPOOL, driver(): GUEST_DRIVER}    # And where they go.
     for program in list(files):
-        files.update(re.findall(r"(/\S+) \(0x", run(["ldd", program]).stdout))
-    for path in files:
-        os.makedirs(os.path.dirname(root + path), exist_ok=True)
-        shutil.copy(path, root + path)
+        libraries = re.findall(r"(/\S+) \(0x", run(["ldd", program]).stdout)
+        files.update({path: path for path in libraries})
+    for path, there in files.items():
+        os.makedirs(os.path.dirname(root + there), exist_ok=True)
+        shutil.copy(path, root + there)
     os.makedirs(to)
     for name in "vmlinuz", ".accel":
         if os.path.exists(os.path.join(build.image(), name)):

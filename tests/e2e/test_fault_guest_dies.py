@@ -23,8 +23,9 @@ from p2plab.waiting import wait_for
 SEED = int(os.environ.get("P2P_SEED", random.SystemRandom().randrange(1 << 32)))
 RATE = 1000
 SIZE = 200
+STATES = ("normal", "provisioning", "switching", "direct", "reverting", "draining")
 HEARTBEAT_SECONDS = 3    # p2plink-heartbeat-ms, as it is unless told otherwise.
-CONFIG = {"p2plink-linger-ms": "300", "p2plink-drain-ms": "500", "p2plink-retry-ms": "1000"}
+CONFIG = {"p2plink-linger-ms": "300", "p2plink-retry-ms": "1000"}
 # A line on the third serial port kills the VNF, another one lets its successor begin.  Each marks its packets by the
 # time when it begins, so that they can be told apart.
 SHELL = ("{} --id $(($(date +%s) % 2047 * 2 + 2)) --from first </dev/ttyS1 & vnf=$!; "
@@ -98,12 +99,13 @@ class Scenes:
             self.sink.start()
             self.came_back()
 
-    def stopped_shortly(self):
-        with self.story.step("QEMU is stopped for a moment: all goes on", vital=True):
+    def stopped_shortly(self, state):
+        with self.story.step(f"QEMU is stopped for a moment while the link is {state}: all goes on", vital=True):
             self.begin()
-            deaths.stop(self.sink)
-            time.sleep(0.5)
+            self.driver.bring(self.sink, "dpdkr4", "dpdkr3", state)
+            time.sleep(0.2)
             deaths.go_on(self.sink)
+            self.driver.unblock("dpdkr4", "dpdkr3")
             self.came_back(anew=False)
 
     def stopped_for_long(self):
@@ -131,11 +133,12 @@ def main(story):
         toll = deaths.Deaths(chain, regions, SIZE)
         with lab.ovs.controller(chain.bridge) as controller:
             scenes = Scenes(story, lab, chain, toll, states.Driver(chain, regions, controller))
-            scenes.stopped_shortly()
+            for state in rng.sample(STATES, len(STATES)):
+                scenes.stopped_shortly(state)
             scenes.vnf_killed()
             scenes.stopped_for_long()
             scenes.reboots()
-            for state in "direct", *rng.sample(("normal", "provisioning", "switching", "reverting", "draining"), 2):
+            for state in rng.sample(STATES, len(STATES)):
                 scenes.killed(state)
         with story.step("rules have counted every packet that came to the switch"):
             errors = toll.rest()

@@ -27,7 +27,7 @@ from p2plab.lab import Lab
 from p2plab.waiting import wait_for
 
 RATE = 20000
-REPETITIONS = int(os.environ.get("P2P_REPETITIONS", 1000))
+REPETITIONS = int(os.environ.get("P2P_REPETITIONS", 500))
 MEGAFLOWS = int(os.environ.get("P2P_MEGAFLOWS", 4000))
 BESIDE = max(REPETITIONS // 10, 20)
 PRIORITY = 100
