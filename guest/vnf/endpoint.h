@@ -115,6 +115,7 @@ struct endpoint {
 };
 
 /* endpoint_options.c */
+void endpoint_options_init(struct endpoint_options *o); /* To what they are unless told otherwise. */
 void endpoint_options_parse(struct endpoint_options *o, int argc, char **argv, const char *summary);
 
 /* endpoint_setup.c; data threads are paused, or there are none yet. */

@@ -73,6 +73,19 @@ static void settle(struct endpoint_options *o)
     o->params.routed = o->routed;
 }
 
+void endpoint_options_init(struct endpoint_options *o)
+{
+    *o = (struct endpoint_options) {
+        .flows = 1,
+        .mark_port = PKT_PORT_MARKED,
+        .retry = true,
+        .window = TRACK_WINDOW_DEFAULT,
+        .linger = -1,
+    };
+    common_options_init(&o->common);
+    sizes_parse(&o->sizes, "64");
+}
+
 void endpoint_options_parse(struct endpoint_options *o, int argc, char **argv, const char *summary)
 {
     const struct option_spec endpoint[] = {

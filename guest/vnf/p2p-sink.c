@@ -4,18 +4,11 @@
 
 int main(int argc, char **argv)
 {
-    static struct endpoint_options o = {
-        .receive = true,
-        .flows = 1,
-        .id = 2,
-        .mark_port = PKT_PORT_MARKED,
-        .retry = true,
-        .window = TRACK_WINDOW_DEFAULT,
-        .linger = -1,
-    };
+    static struct endpoint_options o;
 
-    common_options_init(&o.common);
-    sizes_parse(&o.sizes, "64");
+    endpoint_options_init(&o);
+    o.receive = true;
+    o.id = 2;
     return endpoint_main(&o, argc, argv,
                          "Receives the packets of p2p-source on a p2plink port, and reports which were lost, doubled,\n"
                          "reordered or corrupted, and how long they took.\n"

@@ -4,19 +4,11 @@
 
 int main(int argc, char **argv)
 {
-    static struct endpoint_options o = {
-        .send = true,
-        .ends_with_sending = true,
-        .flows = 1,
-        .id = 1,
-        .mark_port = PKT_PORT_MARKED,
-        .retry = true,
-        .window = TRACK_WINDOW_DEFAULT,
-        .linger = -1,
-    };
+    static struct endpoint_options o;
 
-    common_options_init(&o.common);
-    sizes_parse(&o.sizes, "64");
+    endpoint_options_init(&o);
+    o.send = o.ends_with_sending = true;
+    o.id = 1;
     return endpoint_main(&o, argc, argv,
                          "Sends numbered, time-stamped packets on a p2plink port.\n"
                          "\n"

@@ -223,3 +223,13 @@ class Deaths:
                 errors.append(f"{name}: {tx['accepted']} packets sent, numbers up to {end} have come")
             elif number != tx["id"] and end > self.sent_by.get(number, 0):
                 errors.append(f"{name}: sender {number} had sent {self.sent_by.get(number)}, but {end} has come")
+
+
+def check_bystanders(story, chain):
+    """A pair that had nothing to do with it has noticed nothing."""
+    with story.step("the bystanders have noticed nothing"):
+        acc = chain.rest(60)
+        story.note(f"{acc.total('sent')} packets of theirs")
+        story.check(not acc.errors, acc.text())
+        story.check(acc.switchovers == 2, f"{acc.switchovers} switchovers")
+        story.check(acc.total("dropped_by_switch") == 0, "the switch dropped some")

@@ -87,12 +87,7 @@ def main(story):
             errors = toll.rest()
             story.note(toll.text())
             story.check(not errors, "; ".join(errors))
-        with story.step("the bystanders have noticed nothing"):
-            acc = bystander.rest(60)
-            story.note(f"{acc.total('sent')} packets of theirs")
-            story.check(not acc.errors, acc.text())
-            story.check(acc.switchovers == 2, f"{acc.switchovers} switchovers")
-            story.check(acc.total("dropped_by_switch") == 0, "the switch dropped some")
+        deaths.check_bystanders(story, bystander)
         lab.failed = story.failed > 0
 
 

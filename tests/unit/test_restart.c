@@ -149,8 +149,29 @@ static void setup_lab(void)
     assert_true(sh != MAP_FAILED);
 }
 
-static void clean_up(pid_t pid)
+/* Until nothing is under way any more: all that was sent has come, and the switch has counted what went directly.
+ * Returns the sender's counters. */
+static struct p2p_port_stats all_adds_up(struct stream *s)
 {
+    struct p2p_port_stats sender;
+
+    drain(s, s->sent[0] + s->sent[1]);
+    assert_int_equal(s->got, s->sent[0] + s->sent[1]);
+    assert_int_equal(s->wrong, 0);
+    p2p_port_get_stats(s->from, &sender);
+    for (int i = 0; i < 10000 && (sh->a.out_packets < sender.tx_direct_packets
+                                  || sh->b.in_packets < sender.tx_direct_packets); i++) {
+        sleep_ms(1);
+    }
+    assert_int_equal(sh->a.out_packets, sender.tx_direct_packets);
+    assert_int_equal(sh->b.in_packets, sender.tx_direct_packets);
+    return sender;
+}
+
+static void end(struct stream *s, pid_t pid)
+{
+    p2p_port_close(s->from);
+    p2p_port_close(s->to);
     atomic_store(&sh->quit, true);
     waitpid(pid, NULL, 0);
     munmap(sh, sizeof *sh);
@@ -179,18 +200,9 @@ static void killed_with_restore(void **state)
         assert_true(wait_direct(s.from, true));
         pump(&s, 500);
     }
-    drain(&s, s.sent[0] + s.sent[1]);
-    assert_int_equal(s.got, s.sent[0] + s.sent[1]);
-    assert_int_equal(s.wrong, 0);
-    struct p2p_port_stats va;
-    p2p_port_get_stats(s.from, &va);
+    struct p2p_port_stats va = all_adds_up(&s);
     assert_int_equal(va.tx_direct_packets, va.tx_packets); /* It never left the channel. */
-    sleep_ms(50);
-    assert_int_equal(sh->a.out_packets, va.tx_direct_packets);
-    assert_int_equal(sh->b.in_packets, va.tx_direct_packets);
-    p2p_port_close(s.from);
-    p2p_port_close(s.to);
-    clean_up(pid);
+    end(&s, pid);
 }
 
 /* Story: the same without restoring: the link goes back to normal, in order and with nothing lost, and is made anew. */
@@ -217,18 +229,9 @@ static void killed_without_restore(void **state)
     atomic_store(&sh->link, true);
     assert_true(wait_direct(s.from, true));
     pump(&s, 100);
-    drain(&s, s.sent[0] + s.sent[1]);
-    assert_int_equal(s.got, s.sent[0] + s.sent[1]);
-    assert_int_equal(s.wrong, 0);
-    struct p2p_port_stats va;
-    p2p_port_get_stats(s.from, &va);
+    struct p2p_port_stats va = all_adds_up(&s);
     assert_true(va.tx_direct_packets < va.tx_packets);
-    sleep_ms(50);
-    assert_int_equal(sh->a.out_packets, va.tx_direct_packets);
-    assert_int_equal(sh->b.in_packets, va.tx_direct_packets);
-    p2p_port_close(s.from);
-    p2p_port_close(s.to);
-    clean_up(pid);
+    end(&s, pid);
 }
 
 /* Story: while the switch was dead, the receiver died too.  The sender is told to go back, and the rest goes on. */
@@ -255,9 +258,7 @@ static void receiver_dies_meanwhile(void **state)
     drain(&s, s.sent[0] + s.sent[1] - base);
     assert_int_equal(s.got, s.sent[0] + s.sent[1] - base);
     assert_int_equal(s.wrong, 0);
-    p2p_port_close(s.from);
-    p2p_port_close(s.to);
-    clean_up(pid);
+    end(&s, pid);
 }
 
 int main(void)
