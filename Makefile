@@ -279,7 +279,7 @@ unit: tests ## run the unit tests only; needs no Open vSwitch
 e2e: all $(if $(SANITIZE),,dpdk-examples) image ## run the end-to-end tests only
 	@$(RUN_TESTS) $(E2E_SCRIPTS)
 
-# The unit tests wait more than they compute, so both kinds run at a time.  What fails keeps nothing else from being run.
+# The unit tests wait more than they compute, so both kinds run at a time.  What fails keeps nothing else from it.
 .PHONY: sanitized unit-asan unit-tsan e2e-asan
 sanitized: ## run unit and end-to-end tests with ASan and UBSan, and unit tests with TSan
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined all tests image

@@ -148,6 +148,8 @@ class Bench:
     def any(self, way):
         self.lab.ovs.del_flows("br-lab")
         getattr(self, way)()
+        # Megaflows may have been made anew while there were no rules, and drop: also in vanilla Open vSwitch.
+        self.lab.ovs.appctl("revalidator/wait")
 
     def _start_ports(self, app, setup):
         for command in [SCATTER, *setup]:
