@@ -313,7 +313,16 @@ static int start(struct rte_eth_dev *eth)
         struct p2plink_rxq *q = data->rx_queues[i];
         q->step = data->nb_rx_queues;
         q->strip_vlan = offloads & RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
-        q->max_tso = offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO ? P2P_TSO_MAX : 0;
+        /* What a chain of all mbufs at hand has room for: a peer may send longer ones, although it was not asked to. */
+        q->max_tso = offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO && q->scatter
+                     ? RTE_MIN(P2P_TSO_MAX, q->room * P2PLINK_STASH) : 0;
+        if (q->cur % q->step != q->id) { /* There is another number of queues now. */
+            if (q->n) {
+                p2p_rx_release(q->port, q->cur);
+            }
+            q->n = q->next = 0;
+            q->cur = q->id;
+        }
         if (!q->deferred) {
             rx_queue_start(eth, i);
         }

@@ -309,7 +309,8 @@ static int tx_tso(struct p2plink_txq *q, struct p2plink_tx *tx, struct rte_mbuf 
         || (m->pkt_len - n_headers - 1) / m->tso_segsz >= P2PLINK_SEGMENTS_MAX) {
         return -EINVAL;
     }
-    if (takes(tx, P2P_TAKES_TSO) && m->pkt_len - h.l3 <= UINT16_MAX && n_headers % 2 == 0) {
+    if (takes(tx, P2P_TAKES_TSO) && m->pkt_len - h.l3 <= UINT16_MAX && m->pkt_len + tag <= P2P_TSO_MAX
+        && n_headers % 2 == 0) {
         return tx_whole(q, tx, m, &h, n_headers);
     }
     /* All of them or none. */

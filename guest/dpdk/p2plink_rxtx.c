@@ -21,6 +21,7 @@
 /* Sees to it that 'n' empty mbufs are at hand, if the pool has as many.  Returns how many there are. */
 static inline unsigned stash(struct p2plink_rxq *q, unsigned n)
 {
+    n = RTE_MIN(n, P2PLINK_STASH);
     if (unlikely(q->n_stash < n)) {
         unsigned want = P2PLINK_STASH - q->n_stash;
         if (rte_mempool_get_bulk(q->pool, (void **)&q->stash[q->n_stash], want) == 0

@@ -2,7 +2,6 @@
 /* Setting up the two ends of a ring on a mapped region.  Control path; the rest is in ring.h. */
 #include "ring.h"
 #include <errno.h>
-#include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -36,11 +35,12 @@ int p2p_prod_init(struct p2p_prod *p, const struct p2p_region *r, unsigned ring)
     return 0;
 }
 
-/* The one system call of a data path: its receiver has nothing else to do than to wait for it. */
+/* The one system call of a data path: its receiver has nothing else to do than to wait for it.  One sleeps there; who
+ * puts a thousand threads there does not get them woken at our expense. */
 void p2p_ring_wake(struct p2p_ring_ctl *ctl)
 {
     if (__atomic_exchange_n(&ctl->wake, 0, __ATOMIC_SEQ_CST)) {
-        syscall(SYS_futex, &ctl->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+        syscall(SYS_futex, &ctl->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
     }
 }
 

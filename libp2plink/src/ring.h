@@ -151,6 +151,7 @@ static inline void p2p_prod_publish(struct p2p_prod *p, uint32_t head)
     p2p_store_release(&p->ctl->head, head);
     p2p_wc_fence(p->wc); /* Or it stays in this processor's buffers for as long as nothing pushes it out. */
     /* No fence in between: who goes to sleep sees to that, see vnf_sleep.c.  A guest cannot wake anybody outside. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (p2p_unlikely(!p->wc && p2p_load(&p->ctl->wake))) {
         p2p_ring_wake(p->ctl);
     }

@@ -197,8 +197,11 @@ static void handle(struct p2p_switch *sw, struct sw_conn *conn, const struct p2p
         } else if (!port) {
             sw_conn_send_error(conn, m->seq, -ENOENT, "there is no port %s of type dpdkr: ovs-vsctl add-port BRIDGE %s "
                                "-- set Interface %s type=dpdkr", m->name, m->name, m->name);
+        } else if (m->generation && fd < 0) {
+            /* It has been lost on the way.  The VNF asks again, and keeps meanwhile what it has. */
+            sw_conn_send_error(conn, m->seq, -EMFILE, "out of file descriptors");
         } else {
-            sw_port_attach(port, conn, m->seq, fd >= 0 && m->generation ? &own : NULL);
+            sw_port_attach(port, conn, m->seq, fd >= 0 ? &own : NULL);
         }
         forget_offers(conn, m->name);
         break;

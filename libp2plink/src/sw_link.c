@@ -230,6 +230,10 @@ static void run_ending(struct p2p_swport *from, uint64_t now)
         break;
     case SW_RX_DRAINING:
         if (answered) {
+            if (from->out->error) { /* The sender had not answered: what it has put there since is not received. */
+                sw_stats_sync(from);
+                count_dropped(from);
+            }
             close_rx(from);
         } else if (!to->attached) {
             count_dropped(from);

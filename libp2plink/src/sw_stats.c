@@ -191,7 +191,9 @@ uint32_t sw_stats_withdraw(struct sw_chan *chan, unsigned from_side)
         struct p2p_ring_ctl *ctl = p2p_region_at(&chan->region, g->ctl_off);
         uint32_t head = __atomic_exchange_n(&ctl->head, p2p_load(&ctl->tail), __ATOMIC_SEQ_CST);
         uint32_t used = head - p2p_load(&ctl->tail); /* Read after that: some may have been received until then. */
-        left += used <= g->n_desc ? used : g->n_desc;
+        if ((int32_t)used > 0) { /* (A sender that was in the middle of a burst may have put them back.) */
+            left += used <= g->n_desc ? used : g->n_desc;
+        }
     }
     return left;
 }

@@ -46,6 +46,7 @@ static uint32_t look(struct p2p_port *port, uint32_t armed, struct futex_waitv *
 {
     struct p2p_ring_ctl *ring[2 * P2P_MAX_QUEUES];
     unsigned queue[2 * P2P_MAX_QUEUES];
+    uint32_t n_desc[2 * P2P_MAX_QUEUES];
     unsigned n_rings = 0;
     uint32_t ready = 0;
 
@@ -55,9 +56,11 @@ static uint32_t look(struct p2p_port *port, uint32_t armed, struct futex_waitv *
     for (unsigned q = 0; map && q < map->n_rxq; q++) {
         if (armed >> q & 1) {
             queue[n_rings] = q;
+            n_desc[n_rings] = map->rx[q].normal.mask + 1;
             ring[n_rings++] = map->rx[q].normal.ctl;
             for (unsigned i = q; chan && i < chan->n_rx; i += map->n_rxq) {
                 queue[n_rings] = q;
+                n_desc[n_rings] = chan->rx[i].mask + 1;
                 ring[n_rings++] = chan->rx[i].ctl;
             }
         }
@@ -67,7 +70,8 @@ static uint32_t look(struct p2p_port *port, uint32_t armed, struct futex_waitv *
     }
     (void)syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
     for (unsigned i = 0; i < n_rings; i++) {
-        if (p2p_load_acquire(&ring[i]->head) != p2p_load_acquire(&ring[i]->tail)) {
+        uint32_t used = p2p_load_acquire(&ring[i]->head) - p2p_load_acquire(&ring[i]->tail);
+        if (used && used <= n_desc[i]) {
             ready |= 1u << queue[i];
             p2p_store(&ring[i]->wake, 0);
         }
@@ -99,7 +103,7 @@ static void *sleep_main(void *port_)
     struct vnf_sleep *s = &port->sleep;
 
     pthread_setname_np(pthread_self(), "p2p-sleeper");
-    for (;;) {
+    for (unsigned in_vain = 0;;) {
         struct futex_waitv waits[WAITS_MAX];
         unsigned n = 0;
         uint32_t kick = __atomic_load_n(&s->kick, __ATOMIC_SEQ_CST);
@@ -116,18 +120,23 @@ static void *sleep_main(void *port_)
 
         uint32_t ready = armed ? look(port, armed, waits, &n) : 0;
         if (ready) {
+            in_vain = 0;
             fire(s, ready);
             continue;
+        }
+        if (in_vain > 1) { /* Somebody wakes us for nothing; and each look costs others a barrier. */
+            nanosleep(&(struct timespec) { .tv_nsec = in_vain < 8 ? 100000L << in_vain : TICK_MS * 1000000L }, NULL);
         }
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += TICK_MS * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
-        if (syscall(SYS_futex_waitv, waits, n, 0, armed ? &until : NULL, CLOCK_MONOTONIC) < 0 && errno != EAGAIN
-            && errno != ETIMEDOUT && errno != EINTR) {
-            struct timespec ts = { .tv_nsec = 1000000 };
-            nanosleep(&ts, NULL);
+        long woken = syscall(SYS_futex_waitv, waits, n, 0, armed ? &until : NULL, CLOCK_MONOTONIC);
+        if (woken < 0 && errno == ETIMEDOUT) {
+            in_vain = 0;
+        } else if (woken != 0 || in_vain) { /* (Number 0 is our own.) */
+            in_vain++;
         }
     }
 }

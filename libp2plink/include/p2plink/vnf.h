@@ -8,8 +8,8 @@
  *
  * Threads: a port's control thread belongs to the library.  For each queue and direction, at most one thread at a time
  * may be in p2p_tx_burst(), or in p2p_rx_burst() / p2p_rx_release(); different queues and directions are independent.
- * Data-path calls never block, never make a system call, and never allocate.  They are RCU readers (liburcu, "bp"
- * flavour: threads need not register).
+ * Data-path calls never block and never allocate; the only system call that one makes is to wake a receiver that sleeps
+ * (p2p_rx_arm()).  They are RCU readers (liburcu, "bp" flavour: threads need not register).
  */
 #ifndef P2PLINK_VNF_H
 #define P2PLINK_VNF_H 1
