@@ -20,7 +20,7 @@ from p2plab.remains import Regions
 from p2plab.waiting import wait_for
 
 SEED = int(os.environ.get("P2P_SEED", random.SystemRandom().randrange(1 << 32)))
-RANDOM_ROUNDS = int(os.environ.get("P2P_REPETITIONS", 4))
+RANDOM_ROUNDS = int(os.environ.get("P2P_ROUNDS", 4))
 RATE = 1000
 A, B = "dpdkr3", "dpdkr4"    # The link of interest: forwarder and sink are in guests.
 CONFIG = {"p2plink-linger-ms": "300", "p2plink-retry-ms": "1000"}

@@ -21,7 +21,7 @@ from p2plab.remains import Regions
 SEED = int(os.environ.get("P2P_SEED", random.SystemRandom().randrange(1 << 32)))
 RATE = 5000
 SIZE = 200
-RANDOM_ROUNDS = int(os.environ.get("P2P_REPETITIONS", 6))
+RANDOM_ROUNDS = int(os.environ.get("P2P_ROUNDS", 6))
 # A link that is over goes soon.
 CONFIG = {"p2plink-linger-ms": "300", "p2plink-drain-ms": "500"}
 
